@@ -1,0 +1,42 @@
+"""The two errors that a user can mend, each of one line; both name what was received.
+
+Everything else that goes wrong raises Python's, Keras's or TensorFlow's own error.
+"""
+
+from typing import Any
+
+
+class InvalidArgument(ValueError):
+    """An argument has a value that is not allowed.
+
+    Args:
+        argument: the argument's name, which is also its flag's name.
+        value: what was received.
+        expected: what is allowed, completing "expected …".
+    """
+
+    def __init__(self, argument: str, value: Any, expected: str):
+        """See the class."""
+        super().__init__(f"{argument}={value}: expected {expected}")
+        self.argument = argument
+
+
+class Unavailable(RuntimeError):
+    """An argument is well-formed, but what it names cannot be used on this machine.
+
+    Args:
+        argument: the argument's name, which is also its flag's name.
+        value: what was received.
+        problem: what is wrong and what would help.
+    """
+
+    def __init__(self, argument: str, value: Any, problem: str):
+        """See the class."""
+        super().__init__(f"{argument}={value}: {problem}")
+        self.argument = argument
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """The first line of an error's text, at most `limit` characters long."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:limit]

@@ -1,0 +1,83 @@
+"""The paper's settings as data: hyperparameters, levels, test conditions.
+
+Sources: Cavey, Dolan and Stock (2020), section IV and figures 1 and 2 for the
+hyperparameters, section VI for the tests.
+"""
+
+import dataclasses
+
+from robust_tf.perturbations import KINDS, Perturbation
+
+TRIALS = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """How a network is trained.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a batch.
+        learning_rate: Adam's step size.
+        beta_1: decay of Adam's mean of gradients.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    beta_1: float = 0.5
+
+
+HYPERPARAMETERS = {
+    "mnist_cnn": Hyperparameters(epochs=50, batch_size=1500, learning_rate=0.05),
+    "cifar10_cnn": Hyperparameters(epochs=20, batch_size=100, learning_rate=0.0005),
+}
+
+# Fewest batches an epoch: the paper has 40 on MNIST; a smaller training set, such as the
+# MNIST sample, gets smaller batches by default.
+LEAST_STEPS_PER_EPOCH = 40
+
+# The level at which constant training on MNIST held best over the paper's tests (pixels),
+# and the strongest tested level (noise, blur).
+TRAIN_LEVELS = {"stuck": 4, "dead": 5, "hot": 6, "noise": 0.05, "blur": 1.0}
+
+TEST_LEVELS = {
+    "stuck": (2,),
+    "dead": (2,),
+    "hot": (2,),
+    "noise": (0.0255, 0.03775, 0.05),
+    "blur": (0.5, 0.75, 1.0),
+}
+
+
+def test_conditions(
+    kinds: tuple[str, ...], channel_blur: bool = False
+) -> tuple[Perturbation | None, ...]:
+    """The paper's tests of some kinds, natural images first.
+
+    Args:
+        kinds: which kinds to test.
+        channel_blur: blur over the channel axis too.
+
+    Returns:
+        None for natural images, then a perturbation a test.
+    """
+    return (
+        None,
+        *(
+            Perturbation(kind, level, channel_blur and kind == "blur")
+            for kind in KINDS
+            if kind in kinds
+            for level in TEST_LEVELS[kind]
+        ),
+    )
+
+
+def default_model(image_shape: tuple[int, int, int]) -> str:
+    """The paper's network for images of a shape: MNIST's for one channel."""
+    return "mnist_cnn" if image_shape[-1] == 1 else "cifar10_cnn"
+
+
+def default_batch_size(model: str, examples: int) -> int:
+    """The paper's batch size, or less where that leaves too few batches an epoch."""
+    return max(1, min(HYPERPARAMETERS[model].batch_size, examples // LEAST_STEPS_PER_EPOCH))

@@ -1,0 +1,89 @@
+"""Writing files and folders so that each is complete or absent."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from robust_tf.errors import Unavailable, one_line
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary name beside `path`; renames it to `path` unless an error comes.
+
+    Args:
+        path: the file to write or replace; its folder must exist.
+
+    Yields:
+        The name to write to, with the same ending.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives an empty temporary folder beside `path`; renames it unless an error comes.
+
+    Args:
+        path: the folder to make; its parent must exist.
+
+    Yields:
+        The folder to fill.
+
+    Raises:
+        OSError: if `path` exists and is not an empty folder.
+    """
+    path = Path(path)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        temporary.chmod(0o755)  # mkdtemp's folders are closed to others
+        yield temporary
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing_to(
+    argument: str, directory: str | os.PathLike, *errors: type[Exception]
+) -> Iterator[None]:
+    """Turns a failure to write into one line that names the argument.
+
+    Args:
+        argument: the name of the argument that chose the directory.
+        directory: its value.
+        *errors: what counts as such a failure besides `OSError`.
+
+    Raises:
+        Unavailable: in place of such an error.
+    """
+    failures: tuple[type[Exception], ...] = (OSError, *errors)
+    try:
+        yield
+    except failures as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        problem = f"writing failed ({reason}); expected a directory with room, open to writing"
+        raise Unavailable(argument, directory, problem) from error
+
+
+def prepare_directory(argument: str, directory: str | os.PathLike) -> Path:
+    """Makes a directory where needed and sees that files can be written there.
+
+    Raises:
+        Unavailable: if they cannot; the line names the argument and the directory.
+    """
+    directory = Path(directory)
+    with writing_to(argument, directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"x")
+    return directory

@@ -1,0 +1,248 @@
+"""The paper's CNNs as Keras functional models, and the layer that standardises images.
+
+A network is described by a small spec, so that other image sizes and the paper's
+ablation (Table I) need no new code. Nothing here trains or reads data from disk.
+"""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from robust_tf.errors import InvalidArgument
+from robust_tf.seeds import stream_int
+
+STANDARDIZATIONS = ("pixel", "global", "none")
+
+_BATCH_NORM_EPSILON = 1e-5
+_BATCH_NORM_MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable("robust_tf")
+class Standardization(keras.layers.Layer):
+    """Shifts and scales images to mean 0 and standard deviation 1 (paper, section IV).
+
+    Unlike `keras.layers.Normalization`, a position that is constant in the images it
+    was adapted to becomes exactly 0, whatever arrives there later.
+
+    Args:
+        mode: "pixel" for a mean and deviation at each of the H·W·C positions, "global"
+            for one of each over all values.
+
+    Input shape: float32 [B, H, W, C].
+    Output shape: float32 [B, H, W, C].
+
+    Raises:
+        InvalidArgument: if the mode is unknown.
+    """
+
+    def __init__(self, mode: str = "pixel", **kwargs):
+        """See the class."""
+        super().__init__(**kwargs)
+        if mode not in ("pixel", "global"):
+            raise InvalidArgument("standardize", mode, "pixel or global")
+        self.mode = mode
+
+    def build(self, input_shape: tuple) -> None:
+        """Creates mean and scale; until `adapt` the layer changes nothing."""
+        shape = tuple(input_shape[1:]) if self.mode == "pixel" else (1, 1, 1)
+        self.mean = self.add_weight(name="mean", shape=shape, initializer="zeros", trainable=False)
+        self.scale = self.add_weight(name="scale", shape=shape, initializer="ones", trainable=False)
+
+    def adapt(self, batches: tf.data.Dataset) -> None:
+        """Takes mean and population standard deviation of images.
+
+        Args:
+            batches: dataset of float32 image batches [B, H, W, C].
+        """
+        axes = [0] if self.mode == "pixel" else [0, 1, 2, 3]
+        shape = tuple(self.mean.shape)
+
+        def update(state: tuple, images: tf.Tensor) -> tuple:
+            count, total, squares, low, high = state
+            values = tf.cast(images, tf.float64)
+            count += tf.cast(tf.size(images) // tf.size(total), tf.float64)
+            total += tf.reshape(tf.reduce_sum(values, axes), shape)
+            squares += tf.reshape(tf.reduce_sum(values**2, axes), shape)
+            low = tf.minimum(low, tf.reshape(tf.reduce_min(images, axes), shape))
+            high = tf.maximum(high, tf.reshape(tf.reduce_max(images, axes), shape))
+            return count, total, squares, low, high
+
+        zeros = tf.zeros(shape, tf.float64)
+        start = (tf.zeros([], tf.float64), zeros, zeros, tf.fill(shape, 2.0), tf.fill(shape, -1.0))
+        count, total, squares, low, high = batches.reduce(start, update)
+        mean = total / count
+        deviation = tf.sqrt(tf.maximum(squares / count - mean**2, 0.0))
+        # low == high tells a constant exactly; a deviation of rounding errors would not.
+        scale = tf.where(low == high, tf.zeros_like(mean), 1.0 / deviation)
+        self.mean.assign(tf.cast(mean, tf.float32))
+        self.scale.assign(tf.cast(scale, tf.float32))
+
+    def call(self, images):
+        """Standardises a batch."""
+        return (images - self.mean) * self.scale
+
+    def get_config(self) -> dict:
+        """The arguments that make an equal layer."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """A convolution, its batch norm and activation, and what may follow.
+
+    Attributes:
+        filters: output channels.
+        kernel: side of the square kernel in pixels.
+        stride: step in pixels.
+        padding: "valid" or "same".
+        pool: side of max-pooling, followed by dropout; 1 for neither.
+    """
+
+    filters: int
+    kernel: int
+    stride: int = 1
+    padding: str = "same"
+    pool: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class CNN:
+    """A convolutional classifier.
+
+    Attributes:
+        convolutions: from the image on.
+        dense_units: hidden dense layers after the convolutions.
+        batch_norm: normalise after each convolution.
+        dropout: rate of the dropout after each pooling, in [0, 1).
+        activation: name of a Keras activation.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    dense_units: tuple[int, ...] = ()
+    batch_norm: bool = True
+    dropout: float = 0.2
+    activation: str = "relu"
+
+
+MODELS: dict[str, CNN] = {
+    # Figure 1 of the paper.
+    "mnist_cnn": CNN((Convolution(10, kernel=7, stride=3, padding="valid", pool=2),)),
+    # Figure 2 of the paper.
+    "cifar10_cnn": CNN(
+        tuple(
+            Convolution(filters, kernel=3, pool=pool)
+            for filters in (64, 128, 256, 512)
+            for pool in (1, 2)
+        )
+    ),
+}
+
+
+def build(
+    name: str,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    standardize: str = "pixel",
+    seed: int = 0,
+) -> keras.Model:
+    """Builds a model of the registry; see `build_cnn`.
+
+    Args:
+        name: "mnist_cnn" or "cifar10_cnn", the networks of the paper's figures 1 and 2.
+        image_shape: (H, W, C).
+        classes: number of classes.
+        standardize: as in `build_cnn`.
+        seed: as in `build_cnn`.
+
+    Returns:
+        A functional model from float32 images [B, H, W, C] in [0, 1] to logits.
+
+    Raises:
+        InvalidArgument: if the name is unknown or the images too small for the network.
+    """
+    if name not in MODELS:
+        raise InvalidArgument("model", name, f"one of {', '.join(MODELS)}")
+    try:
+        return build_cnn(
+            MODELS[name], image_shape, classes, standardize=standardize, seed=seed, name=name
+        )
+    except InvalidArgument:
+        raise
+    except ValueError as error:  # Keras: an output would have no pixels left
+        raise InvalidArgument(
+            "model", name, f"a network that fits images of shape {image_shape}"
+        ) from error
+
+
+def build_cnn(
+    spec: CNN,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    *,
+    standardize: str = "pixel",
+    seed: int = 0,
+    name: str = "cnn",
+) -> keras.Model:
+    """Builds a convolutional classifier (paper, section IV).
+
+    Args:
+        spec: its layers.
+        image_shape: (H, W, C).
+        classes: number of classes.
+        standardize: "pixel", "global" or "none"; the layer named "standardization"
+            changes nothing until it is adapted.
+        seed: decides the initial weights and the dropout.
+        name: the model's name.
+
+    Returns:
+        A functional model from "images", float32 [B, H, W, C] in [0, 1], to logits,
+        float32 [B, classes]. The input of its layer "logits" are the features.
+
+    Raises:
+        InvalidArgument: if `standardize` is unknown.
+        ValueError: if an image is too small for the convolutions (from Keras).
+    """
+    if standardize not in STANDARDIZATIONS:
+        raise InvalidArgument("standardize", standardize, f"one of {', '.join(STANDARDIZATIONS)}")
+
+    def initializer(layer: str) -> keras.initializers.Initializer:
+        return keras.initializers.GlorotUniform(stream_int(seed, f"initial weights/{layer}"))
+
+    images = x = keras.Input(image_shape, name="images")
+    if standardize != "none":
+        x = Standardization(standardize, name="standardization")(x)
+    for i, conv in enumerate(spec.convolutions, start=1):
+        x = keras.layers.Conv2D(
+            conv.filters,
+            conv.kernel,
+            conv.stride,
+            conv.padding,
+            use_bias=not spec.batch_norm,  # batch norm would cancel it
+            kernel_initializer=initializer(f"conv_{i}"),
+            name=f"conv_{i}",
+        )(x)
+        if spec.batch_norm:
+            x = keras.layers.BatchNormalization(
+                momentum=_BATCH_NORM_MOMENTUM,
+                epsilon=_BATCH_NORM_EPSILON,
+                name=f"batch_norm_{i}",
+            )(x)
+        x = keras.layers.Activation(spec.activation, name=f"activation_{i}")(x)
+        if conv.pool > 1:
+            x = keras.layers.MaxPooling2D(conv.pool, name=f"pool_{i}")(x)
+            if spec.dropout:
+                x = keras.layers.Dropout(
+                    spec.dropout, seed=stream_int(seed, f"dropout/{i}"), name=f"dropout_{i}"
+                )(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for i, units in enumerate(spec.dense_units, start=1):
+        x = keras.layers.Dense(
+            units,
+            activation=spec.activation,
+            kernel_initializer=initializer(f"dense_{i}"),
+            name=f"dense_{i}",
+        )(x)
+    logits = keras.layers.Dense(classes, kernel_initializer=initializer("logits"), name="logits")(x)
+    return keras.Model(images, logits, name=name)

@@ -1,0 +1,452 @@
+"""A run: one model, from its configuration to a finished folder of results.
+
+This is the one place that knows the order of the steps; each step lives elsewhere.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+import robust_tf
+from robust_tf import experiments, models, plots, results, saved_models, training
+from robust_tf.callbacks import Backup, Ramp
+from robust_tf.data import Data, Split
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation import Condition, Evaluator, evaluate
+from robust_tf.files import prepare_directory, replacing, writing_to
+from robust_tf.perturbations import Perturbation, example_seeds
+from robust_tf.seeds import stream_seed
+from robust_tf.strategies import STRATEGIES, Settings
+
+# The figure of examples shows this many, chosen from so many test images.
+_EXAMPLES = 4
+_EXAMPLES_FROM = 500
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to train, as a user asks for it; None stands for a default.
+
+    Args:
+        strategy: "natural", "constant" or "incremental".
+        perturb: the kind of perturbation in training; None for natural training.
+        level: its level; see `perturbations.Perturbation`.
+        channel_blur: blur over the channel axis too, in training and tests.
+        fresh: draw a training perturbation anew in each epoch.
+        ramp: "linear", "cosine" or "step" (incremental training).
+        ramp_start: perturbed fraction in the first epoch, in [0, 1].
+        ramp_end: perturbed fraction in the last epoch, in [0, 1].
+        model: a name of `models.MODELS`.
+        epochs: passes over the training images.
+        batch_size: images a batch.
+        learning_rate: Adam's step size.
+        beta_1: decay of Adam's mean of gradients.
+        standardize: "pixel", "global" or "none".
+        seed: decides everything that is random.
+
+    Raises:
+        InvalidArgument: if an argument is not allowed, whatever the data.
+    """
+
+    strategy: str = "natural"
+    perturb: str | None = None
+    level: float | None = None
+    channel_blur: bool = False
+    fresh: bool = False
+    ramp: str = Ramp.shape
+    ramp_start: float = Ramp.start
+    ramp_end: float = Ramp.end
+    model: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    beta_1: float | None = None
+    standardize: str = "pixel"
+    seed: int = 0
+
+    def __post_init__(self):
+        """Checks what can be checked without data, and fills in the level."""
+        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("standardize", self.standardize, models.STANDARDIZATIONS)
+        if self.model is not None:
+            _check_choice("model", self.model, models.MODELS)
+        for argument in ("epochs", "batch_size"):
+            value = getattr(self, argument)
+            if value is not None and value < 1:
+                raise InvalidArgument(argument, value, "a whole number from 1 on")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise InvalidArgument("learning_rate", self.learning_rate, "a number above 0")
+        if self.beta_1 is not None and not 0 <= self.beta_1 < 1:
+            raise InvalidArgument("beta_1", self.beta_1, "a number from 0 to below 1")
+        stream_seed(self.seed, "")
+        Ramp(self.ramp_start, self.ramp_end, self.ramp)
+        if self.strategy == "natural":
+            for argument in ("perturb", "level"):
+                value = getattr(self, argument)
+                if value is not None:
+                    raise InvalidArgument(argument, value, "no value with strategy=natural")
+        else:
+            _check_choice("perturb", self.perturb, experiments.TRAIN_LEVELS)
+            level = experiments.TRAIN_LEVELS[self.perturb] if self.level is None else self.level
+            level = Perturbation(self.perturb, level, self.channel_blur).level
+            object.__setattr__(self, "level", level)
+
+    @property
+    def perturbation(self) -> Perturbation | None:
+        """The training perturbation; None for natural training."""
+        if self.perturb is None:
+            return None
+        return Perturbation(self.perturb, self.level, self.channel_blur)
+
+    @property
+    def label(self) -> str:
+        """In words, as in tables and on figures: "constant hot 6"."""
+        return results.training_label(self.strategy, self.perturb or "none", self.level or 0)
+
+    def resolve(self, data: Data) -> "Run":
+        """Fills in the defaults for a dataset and checks the rest.
+
+        Raises:
+            InvalidArgument: if an argument does not fit the data.
+        """
+        examples = len(data.train)
+        model = self.model or experiments.default_model(data.image_shape)
+        defaults = dataclasses.asdict(experiments.HYPERPARAMETERS[model])
+        defaults["batch_size"] = experiments.default_batch_size(model, examples)
+        asked = dataclasses.asdict(self)
+        filled = {key: default for key, default in defaults.items() if asked[key] is None}
+        run = Run(
+            **{
+                **asked,
+                **filled,
+                "model": model,
+                "dataset": data.name,
+                "data_source": data.source,
+                "train_examples": examples,
+                "test_examples": len(data.test),
+            }
+        )
+        if run.batch_size > examples:
+            expected = f"at most {examples}, the number of training images"
+            raise InvalidArgument("batch_size", run.batch_size, expected)
+        if run.perturbation:
+            run.perturbation.check(data.image_shape)
+        return run
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run(Options):
+    """What to train, in full; made by `Options.resolve`.
+
+    Args:
+        dataset: name of the dataset.
+        data_source: where the data came from, "tfds" or "sample".
+        train_examples: number of training images.
+        test_examples: number of test images.
+    """
+
+    model: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    beta_1: float
+    dataset: str
+    data_source: str
+    train_examples: int
+    test_examples: int
+
+    @property
+    def name(self) -> str:
+        """A name that tells the run from all others with other settings.
+
+        Settings that do not affect its training do not affect the name.
+        """
+        unused = {"test_examples"}
+        if self.strategy == "natural":
+            unused |= {"fresh"}
+        if self.strategy != "incremental":
+            unused |= {"ramp", "ramp_start", "ramp_end"}
+        settings = dataclasses.asdict(self)
+        used = {key: value for key, value in settings.items() if key not in unused}
+        digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
+        return re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.dataset} {self.label} {digest}")
+
+    def natural(self) -> "Run":
+        """The natural training with the same settings: the baseline to compare with."""
+        return dataclasses.replace(self, strategy="natural", perturb=None, level=None)
+
+    def columns(self) -> dict:
+        """The run as the columns of `results.RUN_COLUMNS` that it decides."""
+        columns = dataclasses.asdict(self)
+        columns["train_perturb"] = columns.pop("perturb") or "none"
+        columns["train_level"] = columns.pop("level")
+        if self.strategy != "incremental":
+            columns |= {"ramp": None, "ramp_start": None, "ramp_end": None}
+        return {"run": self.name, **columns}
+
+
+def train(
+    run: Run,
+    data: Data,
+    *,
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+    tensorboard: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Trains a model, exports it, and writes `runs.csv` and `history.csv`.
+
+    A finished run is left as it is; a stopped one goes on after its last whole epoch.
+    Until it is finished, its files lie in `<output_dir>/<run>.partial/`.
+
+    Args:
+        run: resolved for `data`.
+        data: the dataset.
+        output_dir: where the run's folder is made.
+        saved_models_dir: where the run's SavedModel is exported.
+        tensorboard: write TensorBoard logs to the run's folder.
+        progress: show a progress bar.
+
+    Returns:
+        The run's folder, `<output_dir>/<run>/`.
+
+    Raises:
+        Unavailable: if a directory cannot be written.
+    """
+    output_dir = prepare_directory("output_dir", output_dir)
+    folder = output_dir / run.name
+    if folder.exists():
+        return folder
+    saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
+    partial = output_dir / f"{run.name}.partial"
+    backup = Backup(partial / "backup")
+    settings = Settings(
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        perturbation=run.perturbation,
+        ramp=Ramp(run.ramp_start, run.ramp_end, run.ramp),
+        fresh=run.fresh,
+        initial_epoch=backup.completed_epochs(),
+    )
+    started = STRATEGIES[run.strategy](data.train, lambda: _build(run, data), settings)
+    with writing_to("output_dir", output_dir):
+        history = training.fit(
+            started,
+            learning_rate=run.learning_rate,
+            beta_1=run.beta_1,
+            backup=backup,
+            tensorboard_dir=partial / "tensorboard" if tensorboard else None,
+            label=f"training {run.label}" if progress else None,
+        )
+    with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
+        saved_model = saved_models.export(started.model, saved_models_dir / run.name)
+    seconds = history["seconds"].sum()
+    row = {
+        **run.columns(),
+        "train_accuracy": history["accuracy"].iloc[-1],
+        "natural_accuracy": Evaluator(started.model, data.test, run.seed).accuracy(None),
+        "seconds": seconds,
+        "images_per_second": run.epochs * run.train_examples / seconds,
+        "saved_model": saved_model.as_posix(),
+        "tensorflow_version": tf.__version__,
+        "keras_version": keras.__version__,
+        "robust_tf_version": robust_tf.__version__,
+    }
+    with writing_to("output_dir", output_dir):
+        results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
+        results.write(pd.DataFrame([row]), partial / "runs.csv", results.RUN_COLUMNS)
+        shutil.rmtree(backup.directory)
+        os.rename(partial, folder)
+    return folder
+
+
+def test(
+    run: Run,
+    data: Data,
+    conditions: Iterable[Condition],
+    *,
+    trials: int,
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Tests a finished run's SavedModel and keeps the trials in its `trials.csv`.
+
+    Trials that are there already are not repeated; new ones are added.
+
+    Args:
+        run: resolved for `data`, and trained.
+        data: the dataset; its test split is used.
+        conditions: perturbations, and None for natural images.
+        trials: passes for each random perturbation.
+        output_dir: holds the run's folder.
+        saved_models_dir: holds the run's SavedModel.
+        progress: show a progress bar.
+
+    Returns:
+        The asked trials, columns as in `results.TRIAL_COLUMNS`.
+
+    Raises:
+        InvalidArgument: if a condition does not fit the images or `trials` is below 1.
+        Unavailable: if the SavedModel is gone or the folder cannot be written.
+    """
+    if trials < 1:
+        raise InvalidArgument("trials", trials, "a whole number from 1 on")
+    conditions = list(conditions)
+    folder = Path(output_dir) / run.name
+    path = folder / "trials.csv"
+    kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
+    done = {
+        (_condition(row, run.channel_blur), row.trial)
+        for row in kept[kept["n_examples"] == len(data.test)].itertuples()
+    }
+    model = load_model(run, output_dir, saved_models_dir)
+    new = evaluate(
+        model,
+        data.test,
+        conditions,
+        trials=trials,
+        seed=run.seed,
+        done=done,
+        label=f"testing {run.label}" if progress else None,
+    )
+    if len(new):
+        columns = {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
+        tables = [table for table in (kept, new.assign(**columns)) if len(table)]
+        kept = pd.concat(tables, ignore_index=True)[results.TRIAL_COLUMNS]
+        with writing_to("output_dir", output_dir):
+            results.write(kept, path, results.TRIAL_COLUMNS)
+        kept = pd.read_csv(path)
+    wanted = [
+        row.n_examples == len(data.test)
+        and row.trial < trials
+        and _condition(row, run.channel_blur) in conditions
+        for row in kept.itertuples()
+    ]
+    return kept[wanted].reset_index(drop=True)
+
+
+def load_model(
+    run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
+) -> keras.Model:
+    """Reloads a finished run's SavedModel.
+
+    Raises:
+        Unavailable: if it is gone.
+    """
+    row = pd.read_csv(Path(output_dir) / run.name / "runs.csv").iloc[0]
+    folder = Path(saved_models_dir) / run.name / Path(row["saved_model"]).name
+    if not folder.is_dir():
+        raise Unavailable(
+            "saved_models_dir",
+            saved_models_dir,
+            f"{folder.relative_to(saved_models_dir)} is not there; remove the folder "
+            f"{Path(output_dir) / run.name} to train it again",
+        )
+    return saved_models.load(folder)
+
+
+def draw(
+    runs: list[Run],
+    data: Data,
+    trials: pd.DataFrame,
+    *,
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+) -> Path:
+    """Draws the figures of a run, beside others to compare it with.
+
+    Args:
+        runs: finished runs; the figures go to the folder of the last.
+        data: the dataset.
+        trials: their trials, as `test` returned them.
+        output_dir: holds the runs' folders.
+        saved_models_dir: holds the runs' SavedModels.
+
+    Returns:
+        The folder `figures`, with `accuracy.png`, `training.png` and `examples.png`.
+
+    Raises:
+        Unavailable: if the folder cannot be written.
+    """
+    folders = {run.label: Path(output_dir) / run.name for run in runs}
+    histories = {label: pd.read_csv(folder / "history.csv") for label, folder in folders.items()}
+    loaded = {run.label: load_model(run, output_dir, saved_models_dir) for run in runs}
+    conditions = dict.fromkeys(
+        _condition(row, runs[-1].channel_blur) for row in trials.itertuples()
+    )
+    figures = {
+        "accuracy": plots.accuracy(trials),
+        "training": plots.training_curves(histories),
+        "examples": _examples(loaded, data, list(conditions), runs[-1].seed),
+    }
+    folder = list(folders.values())[-1] / "figures"
+    with writing_to("output_dir", output_dir):
+        folder.mkdir(exist_ok=True)
+        for name, figure in figures.items():
+            with replacing(folder / f"{name}.png") as path:
+                figure.savefig(path, dpi=150)
+    return folder
+
+
+def _examples(
+    loaded: dict[str, keras.Model], data: Data, conditions: list[Condition], seed: int
+) -> matplotlib.figure.Figure:
+    """Figure 3 of the paper, on the images that mislead the first model the most."""
+    first = Split(data.test.images[:_EXAMPLES_FROM], data.test.labels[:_EXAMPLES_FROM])
+    predicted = {}
+    for label, model in loaded.items():
+        evaluator = Evaluator(model, first, seed)
+        by_condition = [evaluator.predictions(condition) for condition in conditions]
+        predicted[label] = np.stack(by_condition, axis=1)  # [N, conditions]
+    wrong = next(iter(predicted.values())) != first.labels.numpy()[:, np.newaxis]
+    # Right on the natural image, then wrong as often as possible.
+    chosen = np.argsort(np.where(wrong[:, 0], 0, -wrong.sum(axis=1)), kind="stable")
+    chosen = chosen[:_EXAMPLES]
+    images = first.images_at(chosen)
+    seeds = example_seeds(stream_seed(seed, "evaluation/0"), chosen)
+    shown = [condition(images, seeds) if condition else images for condition in conditions]
+    names = np.array(data.label_names)
+    return plots.examples(
+        np.stack(shown, axis=1),
+        [str(condition or "natural") for condition in conditions],
+        names[first.labels.numpy()[chosen]],
+        {label: names[classes[chosen]] for label, classes in predicted.items()},
+    )
+
+
+def _build(run: Run, data: Data) -> keras.Model:
+    return models.build(
+        run.model,
+        data.image_shape,
+        len(data.label_names),
+        standardize=run.standardize,
+        seed=run.seed,
+    )
+
+
+def _condition(row: Any, channel_blur: bool) -> Condition:
+    """The condition of a row of trials."""
+    if row.test_perturb == "none":
+        return None
+    kind = row.test_perturb
+    return Perturbation(kind, row.test_level, channel_blur and kind == "blur")
+
+
+def _check_choice(argument: str, value: Any, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise InvalidArgument(argument, value, f"one of {', '.join(allowed)}")

@@ -1,0 +1,226 @@
+"""Training strategies: each is a starting model, an input pipeline and its callbacks.
+
+A strategy decides which images of a batch are perturbed; how they are perturbed and how
+a model is fitted is not known here.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from robust_tf.callbacks import PerturbedFraction, Ramp
+from robust_tf.data import Split
+from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations import Perturbation, example_seeds
+from robust_tf.seeds import fold_in, stream_seed
+
+# Perturbed training images that stay the same are kept in memory up to this size.
+_CACHE_BYTES = 2**30
+_CHUNK = 1000
+
+BuildModel = Callable[[], keras.Model]
+# (example indices [B], epoch) to images [B, H, W, C]; callable in a graph.
+ImagesAt = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What every strategy needs to know.
+
+    Attributes:
+        epochs: how many epochs the whole training has.
+        batch_size: images a batch; the last batch of an epoch may be smaller.
+        seed: the experiment's seed.
+        perturbation: None for natural training.
+        ramp: the perturbed fraction over the epochs (incremental training).
+        fresh: perturb an image anew in each epoch, not once and for all.
+        initial_epoch: the first epoch to make batches for, from 0.
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    perturbation: Perturbation | None = None
+    ramp: Ramp = Ramp()
+    fresh: bool = False
+    initial_epoch: int = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training:
+    """What `training.fit` needs.
+
+    Attributes:
+        model: the starting model, standardisation adapted, not compiled.
+        batches: (float32 images [B, H, W, C] in [0, 1], int64 labels [B]) of all epochs
+            from `settings.initial_epoch` on, one after another.
+        steps_per_epoch: batches an epoch.
+        examples: images an epoch.
+        settings: what it was made from.
+        callbacks: Keras callbacks that belong to the strategy.
+    """
+
+    model: keras.Model
+    batches: tf.data.Dataset
+    steps_per_epoch: int
+    examples: int
+    settings: Settings
+    callbacks: tuple[keras.callbacks.Callback, ...]
+
+
+def natural(split: Split, build_model: BuildModel, settings: Settings) -> Training:
+    """Trains on the images as they are.
+
+    Args:
+        split: training split.
+        build_model: makes the untrained model.
+        settings: `perturbation`, `ramp` and `fresh` are not used.
+
+    Returns:
+        What `training.fit` needs.
+    """
+    settings = dataclasses.replace(settings, perturbation=None)
+    return _training(split, build_model, settings, Ramp(0.0, 0.0), adapt_to_perturbed=False)
+
+
+def constant(split: Split, build_model: BuildModel, settings: Settings) -> Training:
+    """Perturbs every training image (paper, section VI.A).
+
+    The standardisation is adapted to the perturbed images of the first epoch.
+
+    Args:
+        split: training split.
+        build_model: makes the untrained model.
+        settings: with a perturbation; `ramp` is not used.
+
+    Returns:
+        What `training.fit` needs.
+
+    Raises:
+        InvalidArgument: if there is no perturbation or its level does not fit.
+    """
+    _check_perturbation(settings)
+    return _training(split, build_model, settings, Ramp(1.0, 1.0), adapt_to_perturbed=True)
+
+
+def incremental(split: Split, build_model: BuildModel, settings: Settings) -> Training:
+    """Perturbs a fraction of each batch that grows with the epochs (paper, section VI.B).
+
+    A batch of B images in epoch e holds exactly ⌊f·B + ½⌋ perturbed ones, f being the
+    ramp's fraction of e. The standardisation is adapted to the natural images.
+
+    Args:
+        split: training split.
+        build_model: makes the untrained model.
+        settings: with a perturbation and a ramp.
+
+    Returns:
+        What `training.fit` needs.
+
+    Raises:
+        InvalidArgument: if there is no perturbation or its level does not fit.
+    """
+    _check_perturbation(settings)
+    return _training(split, build_model, settings, settings.ramp, adapt_to_perturbed=False)
+
+
+STRATEGIES: dict[str, Callable[[Split, BuildModel, Settings], Training]] = {
+    "natural": natural,
+    "constant": constant,
+    "incremental": incremental,
+}
+
+
+def _check_perturbation(settings: Settings) -> None:
+    if settings.perturbation is None:
+        raise InvalidArgument("perturb", None, "a perturbation with this strategy")
+
+
+def _training(
+    split: Split,
+    build_model: BuildModel,
+    settings: Settings,
+    ramp: Ramp,
+    adapt_to_perturbed: bool,
+) -> Training:
+    fraction = PerturbedFraction(ramp, settings.epochs)
+    perturbed_at = _perturbed_at(split, settings)
+
+    def presented(index: tf.Tensor) -> tf.Tensor:
+        if adapt_to_perturbed:
+            return perturbed_at(index, tf.constant(0, tf.int64))
+        return split.images_at(index)
+
+    model = build_model()
+    for layer in model.layers:
+        if layer.name == "standardization":
+            layer.adapt(_indices(len(split)).map(presented, num_parallel_calls=tf.data.AUTOTUNE))
+    return Training(
+        model=model,
+        batches=_batches(split, settings, fraction, perturbed_at),
+        steps_per_epoch=math.ceil(len(split) / settings.batch_size),
+        examples=len(split),
+        settings=settings,
+        callbacks=(fraction,),
+    )
+
+
+def _batches(
+    split: Split,
+    settings: Settings,
+    fraction: PerturbedFraction,
+    perturbed_at: ImagesAt,
+) -> tf.data.Dataset:
+    """All epochs in one dataset, so that every batch knows its epoch."""
+    size, batch_size = len(split), settings.batch_size
+    static_size = batch_size if size % batch_size == 0 else None
+    shuffle_seed = stream_seed(settings.seed, "shuffle")
+
+    def indices(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(size), fold_in(shuffle_seed, epoch)
+        )
+        starts = tf.data.Dataset.range(0, size, batch_size)
+        return starts.map(lambda start: (epoch, order[start : start + batch_size]))
+
+    def batch(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # The order is random already, so the first ones are a random choice.
+        count = fraction.count(epoch, tf.size(index))
+        parts = [perturbed_at(index[:count], epoch), split.images_at(index[count:])]
+        images = tf.concat(parts, axis=0)
+        images = tf.ensure_shape(images, [static_size, *split.image_shape])
+        return images, tf.ensure_shape(tf.gather(split.labels, index), [static_size])
+
+    epochs = tf.data.Dataset.range(settings.initial_epoch, settings.epochs)
+    batches = epochs.flat_map(indices).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:
+    perturbation = settings.perturbation
+    if perturbation is None:
+        return lambda index, epoch: split.images_at(index)
+    perturbation.check(split.image_shape)
+    base = stream_seed(settings.seed, "training perturbation")
+
+    def computed(index: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        seeds = example_seeds(base, index, epoch if settings.fresh else None)
+        return perturbation(split.images_at(index), seeds)
+
+    if settings.fresh or 4 * math.prod(split.images.shape) > _CACHE_BYTES:
+        return computed
+    chunks = _indices(len(split)).map(
+        lambda index: computed(index, tf.constant(0, tf.int64)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    with tf.device("CPU"):
+        cache = tf.concat(list(chunks), axis=0)
+    return lambda index, epoch: tf.gather(cache, index)
+
+
+def _indices(size: int) -> tf.data.Dataset:
+    """The indices 0 … size-1 in chunks."""
+    return tf.data.Dataset.range(size).batch(_CHUNK)
