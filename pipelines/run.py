@@ -181,6 +181,8 @@ def main() -> None:
     folders = {"output_dir": _OUTPUT_DIR.value, "saved_models_dir": _SAVED_MODELS_DIR.value}
     trials = []
     for each in both:
+        if runs.is_finished(each, _OUTPUT_DIR.value):
+            print(f"{each.label} is trained already: {_OUTPUT_DIR.value}/{each.name}")
         runs.train(each, dataset, tensorboard=_TENSORBOARD.value, **folders)
         trials.append(runs.test(each, dataset, conditions, trials=_TRIALS.value, **folders))
     table = pd.concat(trials, ignore_index=True)

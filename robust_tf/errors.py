@@ -11,13 +11,14 @@ class InvalidArgument(ValueError):
 
     Args:
         argument: the argument's name, which is also its flag's name.
-        value: what was received.
+        value: what was received; None if nothing was.
         expected: what is allowed, completing "expected …".
     """
 
     def __init__(self, argument: str, value: Any, expected: str):
         """See the class."""
-        super().__init__(f"{argument}={value}: expected {expected}")
+        received = argument if value is None else f"{argument}={value}"
+        super().__init__(f"{received}: expected {expected}")
         self.argument = argument
 
 

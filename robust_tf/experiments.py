@@ -33,9 +33,9 @@ HYPERPARAMETERS = {
     "cifar10_cnn": Hyperparameters(epochs=20, batch_size=100, learning_rate=0.0005),
 }
 
-# Fewest batches an epoch: the paper has 40 on MNIST; a smaller training set, such as the
-# MNIST sample, gets smaller batches by default.
-LEAST_STEPS_PER_EPOCH = 40
+# Fewest batches an epoch: a training set too small for the paper's batches, such as the
+# MNIST sample, gets smaller ones by default.
+LEAST_STEPS_PER_EPOCH = 10
 
 # The level at which constant training on MNIST held best over the paper's tests (pixels),
 # and the strongest tested level (noise, blur).

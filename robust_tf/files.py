@@ -24,6 +24,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # on disk before the name is, should the power fail
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -198,6 +198,11 @@ class Run(Options):
         return {"run": self.name, **columns}
 
 
+def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
+    """Whether a run is trained, with its results in `output_dir`."""
+    return (Path(output_dir) / run.name).is_dir()
+
+
 def train(
     run: Run,
     data: Data,
@@ -228,7 +233,7 @@ def train(
     """
     output_dir = prepare_directory("output_dir", output_dir)
     folder = output_dir / run.name
-    if folder.exists():
+    if is_finished(run, output_dir):
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
     partial = output_dir / f"{run.name}.partial"
