@@ -86,17 +86,35 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
     Returns:
         float32 tensor of shape [B, H, W, C].
     """
+    images = tf.convert_to_tensor(images, tf.float32)
     height, width, channels = images.shape[1:]
+    radius = _blur_radius(sigma)
     rows = _blur_matrix(height, sigma)
     columns = _blur_matrix(width, sigma)
-    across = _blur_matrix(channels, sigma) if channel_blur else tf.eye(channels)
+    across = _blur_matrix(channels, sigma if channel_blur else 0.0)
     # One product for columns and channels: [W, W] x [C, C] -> [W*C, W*C].
     columns = tf.einsum("vw,dc->vdwc", columns, across)
     columns = tf.reshape(columns, [width * channels, width * channels])
-    blurred = tf.reshape(images, [-1, width * channels])  # [B, H, W, C] -> [B*H, W*C]
-    blurred = tf.matmul(blurred, columns, transpose_b=True)
-    blurred = tf.matmul(rows, tf.reshape(blurred, [-1, height, width * channels]))
-    return tf.reshape(blurred, tf.shape(images))
+
+    def blurred() -> tf.Tensor:
+        values = tf.cast(images, tf.float64)
+        values = tf.reshape(values, [-1, width * channels])  # [B, H, W, C] -> [B*H, W*C]
+        values = tf.matmul(_on_grid(values), _on_grid(columns), transpose_b=True)
+        values = tf.reshape(values, [-1, height, width * channels])  # -> [B, H, W*C]
+        values = tf.matmul(_on_grid(rows), _on_grid(values))
+        return tf.reshape(tf.cast(values, tf.float32), tf.shape(images))
+
+    # A kernel of one tap is the identity, exactly.
+    return tf.cond(radius > 0, blurred, lambda: images)
+
+
+def _on_grid(values: tf.Tensor) -> tf.Tensor:
+    """Rounds float64 values to multiples of 2**-26.
+
+    Products of two such values, and their sums up to 1, are exact in float64. So the
+    order of summation, which differs between batch sizes, does not touch the result.
+    """
+    return tf.round(values * 2.0**26) * 2.0**-26
 
 
 def _set_pixels(
@@ -142,19 +160,23 @@ def _distinct_positions(seeds: tf.Tensor, size: int, count: tf.Tensor) -> tf.Ten
     return positions
 
 
+def _blur_radius(sigma: float | tf.Tensor) -> tf.Tensor:
+    return tf.cast(4.0 * tf.cast(sigma, tf.float64) + 0.5, tf.int32)
+
+
 def _blur_matrix(size: int, sigma: float | tf.Tensor) -> tf.Tensor:
-    """The float32 matrix [size, size] that blurs a signal of `size` values."""
-    sigma = tf.cast(sigma, tf.float64)
-    radius = tf.cast(4.0 * sigma + 0.5, tf.int32)
+    """The float64 matrix [size, size] that blurs a signal of `size` values."""
+    radius = _blur_radius(sigma)
     offsets = tf.range(-radius, radius + 1)
     # divide_no_nan: with sigma 0 there is one tap, of weight 1.
-    weights = tf.exp(-0.5 * tf.math.divide_no_nan(tf.cast(offsets, tf.float64), sigma) ** 2)
+    scaled = tf.math.divide_no_nan(tf.cast(offsets, tf.float64), tf.cast(sigma, tf.float64))
+    weights = tf.exp(-0.5 * scaled**2)
     weights /= tf.reduce_sum(weights)
     # Mirror with the edge repeated: … 1 0 | 0 1 … n-1 | n-1 n-2 …, period 2n.
     source = (tf.range(size)[:, tf.newaxis] + offsets) % (2 * size)  # [size, taps]
     source = tf.where(source < size, source, 2 * size - 1 - source)
     taps = tf.one_hot(source, size, dtype=tf.float64)  # [size, taps, size]
-    return tf.cast(tf.einsum("t,rts->rs", weights, taps), tf.float32)
+    return tf.einsum("t,rts->rs", weights, taps)
 
 
 @dataclasses.dataclass(frozen=True)

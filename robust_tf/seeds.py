@@ -19,6 +19,11 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
+# CPUs compute logarithms and cosines of whole vectors, and of what is left over by another
+# formula. Rows of whole vectors (16 floats at most) leave nothing over, so an example's
+# numbers do not depend on its place in the batch.
+_VECTOR = 16
+
 # Last counter word of `fold_in`; `random_bits` has 0 there, so the two never overlap.
 _FOLD = 1
 
@@ -109,7 +114,8 @@ def normal(seeds: tf.Tensor, count: int, draw: int = 0) -> tf.Tensor:
     Returns:
         float32 tensor of shape [B, count].
     """
-    a, b, c, d = _words(seeds, (count + 3) // 4, draw)
+    blocks = -(-count // (4 * _VECTOR)) * _VECTOR
+    a, b, c, d = _words(seeds, blocks, draw)
     pairs = (*_box_muller(a, b), *_box_muller(c, d))
     rows = tf.shape(a)[0]
     return tf.reshape(tf.stack(pairs, axis=-1), [rows, -1])[:, :count]

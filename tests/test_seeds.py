@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robust_tf import seeds as seeds_lib
+from robust_tf.errors import InvalidArgument
+
+words = st.integers(-(2**31), 2**31 - 1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(pair=st.tuples(words, words), count=st.integers(1, 23), draw=st.sampled_from([0, 1, 7]))
+def test_bits_are_those_of_tensorflows_own_philox_kernel(pair, count, draw):
+    seeds = tf.constant([[1, 2], pair], tf.int32)
+    ours = seeds_lib.random_bits(seeds, count, draw)
+    theirs = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=[-(-count // 4) * 4],
+        key=tf.bitcast(seeds[1], tf.uint64)[tf.newaxis],
+        counter=tf.constant([draw << 32, 0], tf.uint64),
+        alg=1,
+        dtype=tf.uint32,
+    )
+    np.testing.assert_array_equal(ours[1], theirs[:count])
+
+
+def test_known_answer_of_the_reference_implementation():
+    # Random123's kat_vectors: philox4x32-10 with counter and key of zeros.
+    expected = [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    assert seeds_lib.random_bits([[0, 0]], 4).numpy()[0].tolist() == expected
+
+
+def many_seeds(count: int = 2000) -> tf.Tensor:
+    return seeds_lib.fold_in(seeds_lib.stream_seed(0, "test"), tf.range(count))
+
+
+def test_uniform_is_uniform_over_examples_and_elements():
+    values = seeds_lib.uniform(many_seeds(), 101).numpy()
+    assert values.dtype == np.float32
+    assert values.min() >= 0.0 and values.max() < 1.0
+    assert scipy.stats.kstest(values.ravel(), "uniform").pvalue > 1e-3
+    assert scipy.stats.kstest(values[:, 50], "uniform").pvalue > 1e-3
+
+
+def test_normal_is_standard_normal_over_examples_and_elements():
+    values = seeds_lib.normal(many_seeds(), 101).numpy()
+    assert values.dtype == np.float32
+    assert np.isfinite(values).all()
+    assert scipy.stats.kstest(values.ravel(), "norm").pvalue > 1e-3
+    assert scipy.stats.kstest(values[7], "norm").pvalue > 1e-3
+    assert abs(scipy.stats.kurtosis(values.ravel())) < 0.05
+
+
+def test_neighbouring_examples_elements_seeds_trials_and_draws_are_independent():
+    base = seeds_lib.stream_seed(0, "evaluation/0")
+    a = seeds_lib.normal(seeds_lib.fold_in(base, tf.range(2000)), 100).numpy()
+    others = {
+        "next example": np.roll(a, 1, axis=0),
+        "next element": np.roll(a, 1, axis=1),
+        "next trial": _normal("evaluation/1", 0),
+        "next seed": _normal("evaluation/0", 1),
+        "other draw": seeds_lib.normal(seeds_lib.fold_in(base, tf.range(2000)), 100, 1).numpy(),
+    }
+    limit = 4.5 / np.sqrt(a.size)  # 4.5 standard errors of a correlation of 0
+    for name, b in others.items():
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < limit, name
+        assert abs(np.corrcoef(a.ravel() ** 2, b.ravel() ** 2)[0, 1]) < limit, name
+
+
+def _normal(stream: str, seed: int) -> np.ndarray:
+    base = seeds_lib.stream_seed(seed, stream)
+    return seeds_lib.normal(seeds_lib.fold_in(base, tf.range(2000)), 100).numpy()
+
+
+def test_fold_in_gives_distinct_seeds_and_does_not_depend_on_the_batch():
+    base = seeds_lib.stream_seed(3, "shuffle")
+    together = seeds_lib.fold_in(base, tf.range(10_000)).numpy()
+    assert len({tuple(pair) for pair in together}) == 10_000
+    alone = seeds_lib.fold_in(base, 4321).numpy()
+    np.testing.assert_array_equal(together[4321], alone)
+    far = seeds_lib.fold_in(base, tf.constant([4321, 4321 + 2**32], tf.int64)).numpy()
+    np.testing.assert_array_equal(far[0], alone)
+    assert (far[1] != alone).any()
+
+
+def test_streams_and_seeds_differ():
+    pairs = [
+        tuple(seeds_lib.stream_seed(seed, stream))
+        for seed in (0, 1, 2**70)
+        for stream in ("shuffle", "dropout/1", "evaluation/0", "evaluation/1")
+    ]
+    assert len(set(pairs)) == len(pairs)
+    assert 0 <= seeds_lib.stream_int(0, "shuffle") < 2**31
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", True, None])
+def test_seed_must_be_a_whole_number(seed):
+    with pytest.raises(InvalidArgument, match=r"^seed\S*: expected a whole number from 0 on$"):
+        seeds_lib.stream_seed(seed, "shuffle")
