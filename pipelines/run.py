@@ -44,10 +44,11 @@ _TEST_EXAMPLES = flags.DEFINE_integer(
 )
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
-    "constant",
+    None,
     list(STRATEGIES),
     "natural: no perturbation; constant: every training image is perturbed; incremental: "
-    "a fraction of each batch that grows with the epochs.",
+    "a fraction of each batch that grows with the epochs. By default constant with "
+    "--perturb, or else natural.",
 )
 _PERTURB = flags.DEFINE_enum(
     "perturb", None, list(KINDS), "The kind of perturbation in training; none for natural."
@@ -138,7 +139,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration
 def main() -> None:
     """Runs what the flags say."""
     options = runs.Options(
-        strategy=_STRATEGY.value,
+        strategy=_STRATEGY.value or ("constant" if _PERTURB.value else "natural"),
         perturb=_PERTURB.value,
         level=_LEVEL.value,
         channel_blur=_CHANNEL_BLUR.value,

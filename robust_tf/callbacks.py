@@ -172,7 +172,7 @@ class Backup(keras.callbacks.Callback):
         with replacing(self._history) as path:
             pd.DataFrame(self._rows).to_csv(path, index=False)
         with replacing(self._state(epoch + 1)) as path, open(path, "wb") as file:
-            np.savez(file, *(np.asarray(variable) for variable in _variables(self.model)))
+            np.savez(file, *(variable.value.numpy() for variable in _variables(self.model)))
         self._state(epoch).unlink(missing_ok=True)
 
     @property
@@ -202,15 +202,13 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, label: str, epochs: int, initial_epoch: int, steps_per_epoch: int):
         """See the class."""
         super().__init__()
-        self._label = label
         self._epochs = epochs
-        self._steps = (initial_epoch * steps_per_epoch, epochs * steps_per_epoch)
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Shows the bar."""
-        done, total = self._steps
         self._bar = tqdm.tqdm(
-            desc=self._label, initial=done, total=total, unit="batch", mininterval=0.5
+            desc=label,
+            initial=initial_epoch * steps_per_epoch,
+            total=epochs * steps_per_epoch,
+            unit="batch",
+            mininterval=0.5,
         )
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
@@ -225,6 +223,6 @@ class Progress(keras.callbacks.Callback):
             f"accuracy {100 * logs.get('accuracy', math.nan):.2f} %"
         )
 
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Leaves the bar as it is."""
+    def close(self) -> None:
+        """Leaves the bar as it is; Keras calls no callback after an error."""
         self._bar.close()

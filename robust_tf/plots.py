@@ -44,7 +44,7 @@ def accuracy(trials: pd.DataFrame) -> matplotlib.figure.Figure:
         x="test",
         y="percent",
         hue="training",
-        errorbar="sd",
+        errorbar=_deviation,
         palette=_PALETTE,
         err_kws={"linewidth": 1.2},
         ax=axes,
@@ -60,6 +60,11 @@ def accuracy(trials: pd.DataFrame) -> matplotlib.figure.Figure:
     sns.move_legend(axes, "upper center", bbox_to_anchor=(0.5, 1.13), ncol=4, title=None)
     sns.despine(figure)
     return figure
+
+
+def _deviation(values: pd.Series) -> tuple[float, float]:
+    """Ends of an error bar: mean ± population standard deviation, as in the tables."""
+    return values.mean() - values.std(ddof=0), values.mean() + values.std(ddof=0)
 
 
 def training_curves(histories: Mapping[str, pd.DataFrame]) -> matplotlib.figure.Figure:

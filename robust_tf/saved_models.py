@@ -82,7 +82,7 @@ def load(folder: str | os.PathLike) -> keras.Model:
         values = tf.train.load_checkpoint(os.fspath(folder / "variables" / "variables"))
         for i, variable in enumerate(model.variables):
             variable.assign(values.get_tensor(f"variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"))
-    except (OSError, ValueError, TypeError, KeyError, tf.errors.OpError) as error:
+    except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
         problem = f"expected a SavedModel that this package exported ({one_line(error)})"
         raise Unavailable("saved_model", folder, problem) from error
     return model

@@ -1,5 +1,6 @@
 """Compile and fit: one way to train whatever a strategy hands over."""
 
+import contextlib
 import os
 
 import keras
@@ -59,25 +60,25 @@ def fit(
     compile_model(training.model, learning_rate=learning_rate, beta_1=beta_1)
     earlier = backup.restore(training.model) if backup else pd.DataFrame()
     callbacks = [*training.callbacks, callbacks_lib.Throughput(training.examples)]
-    if label:
-        callbacks.append(
-            callbacks_lib.Progress(
-                label, settings.epochs, settings.initial_epoch, training.steps_per_epoch
-            )
-        )
     if tensorboard_dir:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard_dir, write_graph=False))
     if backup:
         callbacks.append(backup)
-    history = training.model.fit(
-        training.batches,
-        epochs=settings.epochs,
-        initial_epoch=settings.initial_epoch,
-        steps_per_epoch=training.steps_per_epoch,
-        callbacks=callbacks,
-        shuffle=False,  # the batches are shuffled already
-        verbose=0,
-    )
+    with contextlib.ExitStack() as stack:
+        if label:
+            progress = callbacks_lib.Progress(
+                label, settings.epochs, settings.initial_epoch, training.steps_per_epoch
+            )
+            callbacks.append(stack.enter_context(contextlib.closing(progress)))
+        history = training.model.fit(
+            training.batches,
+            epochs=settings.epochs,
+            initial_epoch=settings.initial_epoch,
+            steps_per_epoch=training.steps_per_epoch,
+            callbacks=callbacks,
+            shuffle=False,  # the batches are shuffled already
+            verbose=0,
+        )
     rows = pd.DataFrame(history.history)
     rows.insert(0, "epoch", [epoch + 1 for epoch in history.epoch])
     return pd.concat([earlier, rows], ignore_index=True)

@@ -69,7 +69,7 @@ def test_output_is_logits():
 def test_seed_decides_weights_and_dropout():
     def state(seed):
         model = models.build("mnist_cnn", (28, 28, 1), 10, seed=seed)
-        return [np.asarray(variable) for variable in model.variables]
+        return [variable.value.numpy() for variable in model.variables]
 
     first, again, other = state(1), state(1), state(2)
     for a, b in zip(first, again, strict=True):

@@ -1,0 +1,106 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robust_tf import models
+from robust_tf.data import Split
+from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import Evaluator, evaluate
+from robust_tf.perturbations import Perturbation, example_seeds
+from robust_tf.seeds import stream_seed
+
+CONDITIONS = [None, Perturbation("hot", 2), Perturbation("hot", 5), Perturbation("blur", 0.5)]
+
+
+@pytest.fixture(scope="module")
+def model() -> keras.Model:
+    return models.build("mnist_cnn", (28, 28, 1), 10, seed=1)
+
+
+def by_hand(model, split, condition, trial, seed=0) -> np.ndarray:
+    images = split.images_at(tf.range(len(split)))
+    if condition:
+        base = stream_seed(seed, f"evaluation/{trial}")
+        images = condition(images, example_seeds(base, tf.range(len(split))))
+    return model.predict(images, verbose=0).argmax(axis=1)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=str)
+def test_accuracy_is_that_of_predictions_by_hand(model, sample, condition, monkeypatch):
+    monkeypatch.setattr("robust_tf.evaluation._BATCH_SIZE", 300)  # 1,000 images: a smaller last
+    evaluator = Evaluator(model, sample.test)
+    for trial in (0, 3):
+        expected = by_hand(model, sample.test, condition, trial)
+        np.testing.assert_array_equal(evaluator.predictions(condition, trial), expected)
+        right = (expected == sample.test.labels.numpy()).mean()
+        assert evaluator.accuracy(condition, trial) == right
+
+
+def test_a_classifier_that_counts_hot_pixels():
+    # Scores that tell how many pixels are 1: an answer known without any model.
+    split = Split(tf.zeros([70, 6, 6, 1], tf.uint8), tf.constant([3] * 50 + [2] * 20, tf.int64))
+
+    def counts(images):
+        return tf.one_hot(tf.cast(tf.reduce_sum(images, axis=(1, 2, 3)), tf.int32), 10)
+
+    evaluator = Evaluator(counts, split)
+    assert evaluator.accuracy(Perturbation("hot", 3)) == 50 / 70
+    assert evaluator.accuracy(Perturbation("hot", 2)) == 20 / 70
+    assert evaluator.accuracy(None) == 0
+
+
+def test_a_model_is_called_in_inference_mode(small):
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.Flatten()(keras.layers.Dropout(0.9)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(10)(x))
+    evaluator = Evaluator(model, small.test)
+    np.testing.assert_array_equal(evaluator.predictions(None), evaluator.predictions(None))
+
+
+def test_one_trace_a_kind_for_all_trials_and_levels(small):
+    traced = []
+
+    def scores(images):
+        traced.append(1)  # runs while tracing only
+        return tf.reduce_mean(images, axis=(1, 2))
+
+    conditions = [
+        None,
+        *(Perturbation("stuck", level) for level in (1, 2, 3)),
+        *(Perturbation("noise", level) for level in (0.0255, 0.03775, 0.05)),
+        *(Perturbation("blur", level) for level in (0.5, 1.0)),
+    ]
+    table = evaluate(scores, small.test, conditions, trials=4)
+    assert len(table) == 1 + 3 * 4 + 3 * 4 + 2
+    assert len(traced) == 4  # natural, stuck, noise, blur
+
+
+def test_trials_differ_and_deterministic_conditions_run_once(model, sample):
+    table = evaluate(model, sample.test, CONDITIONS, trials=5)
+    rows = table.groupby(["test_perturb", "test_level"], dropna=False)["trial"].apply(list)
+    assert rows["none"].tolist() == [[0]]
+    assert rows["blur"].tolist() == [[0]]
+    assert rows["hot"].tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert table[table["test_perturb"] == "hot"]["accuracy"].nunique() > 2
+    assert (table["n_examples"] == 1000).all()
+
+
+def test_trials_repeat_and_depend_on_the_seed(model, sample):
+    def hot(seed):
+        return evaluate(model, sample.test, CONDITIONS[1:2], trials=4, seed=seed)["accuracy"]
+
+    assert hot(1).tolist() == hot(1).tolist()
+    assert hot(1).tolist() != hot(2).tolist()
+
+
+def test_done_trials_are_left_out(model, small):
+    done = {(None, 0), (Perturbation("hot", 2), 1)}
+    table = evaluate(model, small.test, CONDITIONS[:2], trials=3, done=done)
+    assert table["test_perturb"].tolist() == ["hot", "hot"]
+    assert table["trial"].tolist() == [0, 2]
+
+
+def test_a_level_that_does_not_fit_the_images(model, small):
+    with pytest.raises(InvalidArgument, match="level=785"):
+        evaluate(model, small.test, [Perturbation("dead", 785)])

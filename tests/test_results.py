@@ -1,0 +1,122 @@
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from robust_tf import results
+from robust_tf.errors import Unavailable
+from robust_tf.files import new_folder, prepare_directory, replacing, writing_to
+
+
+def trials(run="a", strategy="natural", perturb="none", level=np.nan, shift=0.0) -> pd.DataFrame:
+    rows = [
+        {
+            "run": run,
+            "dataset": "mnist",
+            "data_source": "sample",
+            "model": "mnist_cnn",
+            "strategy": strategy,
+            "train_perturb": perturb,
+            "train_level": level,
+            "seed": 0,
+            "test_perturb": test_perturb,
+            "test_level": test_level,
+            "trial": trial,
+            "accuracy": accuracy + shift,
+            "n_examples": 1000,
+        }
+        for test_perturb, test_level, accuracies in [
+            ("none", np.nan, [0.95]),
+            ("hot", 2, [0.75, 0.77, 0.79]),
+            ("noise", 0.0255, [0.5, 0.5, 0.53]),
+        ]
+        for trial, accuracy in enumerate(accuracies)
+    ]
+    return pd.DataFrame(rows)
+
+
+def write_run(directory, run, **kwargs):
+    folder = directory / run
+    folder.mkdir()
+    results.write(trials(run, **kwargs), folder / "trials.csv", results.TRIAL_COLUMNS)
+
+
+def test_read_gathers_all_finished_runs(tmp_path):
+    write_run(tmp_path, "b", strategy="constant", perturb="hot", level=6)
+    write_run(tmp_path, "a")
+    write_run(tmp_path, "c.partial")
+    table = results.read(tmp_path, "trials")
+    assert table.columns.tolist() == results.TRIAL_COLUMNS
+    assert table["run"].unique().tolist() == ["a", "b"]
+    natural = table[table["test_perturb"] == "none"]
+    assert len(natural) == 2 and natural["test_level"].isna().all()
+    assert (table[table["run"] == "a"]["train_perturb"] == "none").all()
+    assert results.read(tmp_path, "runs").empty
+
+
+def test_history_gets_the_run(tmp_path):
+    (tmp_path / "a").mkdir()
+    pd.DataFrame({"epoch": [1, 2]}).to_csv(tmp_path / "a" / "history.csv", index=False)
+    assert results.read(tmp_path, "history")["run"].tolist() == ["a", "a"]
+
+
+def test_summary_is_numpys_and_scipys():
+    summary = results.summarize(trials()).set_index("test_perturb")
+    hot = np.array([0.75, 0.77, 0.79])
+    assert summary.loc["hot", "mean"] == pytest.approx(hot.mean())
+    assert summary.loc["hot", "std"] == pytest.approx(np.std(hot))
+    low, high = scipy.stats.t.interval(0.95, 2, loc=hot.mean(), scale=scipy.stats.sem(hot))
+    assert summary.loc["hot", "ci95"] == pytest.approx((high - low) / 2)
+    assert summary.loc["hot", "n_trials"] == 3
+    assert summary.loc["none", "std"] == 0
+    assert np.isnan(summary.loc["none", "ci95"])
+    assert summary.index.tolist() == ["none", "hot", "noise"]
+
+
+def test_comparison_is_in_percent():
+    table = results.comparison(
+        pd.concat([trials(), trials("b", "constant", "hot", 6, shift=0.01)], ignore_index=True)
+    )
+    assert table.index.tolist() == ["natural", "constant hot 6"]
+    assert table.columns.tolist() == ["natural", "hot 2", "noise 0.0255"]
+    assert table.loc["natural", "natural"] == "95.00"
+    assert table.loc["constant hot 6", "hot 2"] == "78.00 ± 1.63"
+
+
+def test_a_table_is_complete_or_as_before(tmp_path):
+    path = tmp_path / "trials.csv"
+    results.write(trials(), path, results.TRIAL_COLUMNS)
+    before = path.read_bytes()
+    with pytest.raises(KeyError):
+        results.write(trials().drop(columns="seed"), path, results.TRIAL_COLUMNS)
+    with pytest.raises(OSError, match="full"), replacing(path) as temporary:
+        temporary.write_text("half a ta")
+        raise OSError("disk full")
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["trials.csv"]
+
+
+def test_a_folder_is_complete_or_absent(tmp_path):
+    with pytest.raises(OSError, match="full"), new_folder(tmp_path / "1") as temporary:
+        (temporary / "half").write_text("")
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == []
+    with new_folder(tmp_path / "1") as temporary:
+        (temporary / "whole").write_text("")
+    assert [entry.name for entry in (tmp_path / "1").iterdir()] == ["whole"]
+    with pytest.raises(OSError), new_folder(tmp_path / "1"):
+        pass
+    assert [entry.name for entry in (tmp_path / "1").iterdir()] == ["whole"]
+
+
+def test_failures_to_write_name_the_argument(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match=r"^output_dir=\S+/file/a: writing failed \(Not a dir"):
+        prepare_directory("output_dir", tmp_path / "file" / "a")
+    with (
+        pytest.raises(Unavailable, match=r"^output_dir=x: writing failed \(No space left"),
+        writing_to("output_dir", "x"),
+    ):
+        raise OSError(28, "No space left on device")
+    assert prepare_directory("output_dir", tmp_path / "new").is_dir()
+    assert list((tmp_path / "new").iterdir()) == []

@@ -1,0 +1,197 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from robust_tf import experiments, results, runs, training
+from robust_tf.data import Data, Split
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.perturbations import KINDS, Perturbation
+from robust_tf.runs import Options
+from robust_tf.strategies import STRATEGIES
+
+CONDITIONS = experiments.test_conditions(("hot",))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
+
+
+def short(data, **options) -> runs.Run:
+    return Options(epochs=2, batch_size=50, **options).resolve(data)
+
+
+def carry_out(run, data, folders, conditions=CONDITIONS, trials=3) -> pd.DataFrame:
+    runs.train(run, data, progress=False, **folders)
+    return runs.test(run, data, conditions, trials=trials, progress=False, **folders)
+
+
+def test_the_papers_defaults():
+    def data(channels, examples=60_000):
+        images = np.broadcast_to(np.uint8(0), (examples, 32, 32, channels))
+        split = Split(images, None)
+        return Data("d", "tfds", split, split, ("a",) * 10)
+
+    mnist = Options(strategy="constant", perturb="hot").resolve(data(1))
+    assert (mnist.model, mnist.epochs, mnist.batch_size) == ("mnist_cnn", 50, 1500)
+    assert (mnist.learning_rate, mnist.beta_1) == (0.05, 0.5)
+    cifar10 = Options().resolve(data(3))
+    assert (cifar10.model, cifar10.epochs, cifar10.batch_size) == ("cifar10_cnn", 20, 100)
+    assert (cifar10.learning_rate, cifar10.beta_1) == (0.0005, 0.5)
+    assert Options().resolve(data(1, 4000)).batch_size == 400
+    assert Options().resolve(data(3, 5)).batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "adversarial"}, "strategy=adversarial: expected one of natural, constant"),
+        ({"perturb": "hot"}, "perturb=hot: expected no value with strategy=natural"),
+        ({"level": 2}, "level=2: expected no value with strategy=natural"),
+        ({"strategy": "constant"}, "perturb: expected one of stuck"),
+        ({"strategy": "constant", "perturb": "rain"}, "perturb=rain: expected one of stuck"),
+        ({"model": "vgg"}, "model=vgg: expected one of mnist_cnn"),
+        ({"epochs": 0}, "epochs=0: expected a whole number from 1 on"),
+        ({"batch_size": 0}, "batch_size=0: expected a whole number from 1 on"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0: expected a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: expected a number above 0"),
+        ({"beta_1": 1.0}, "beta_1=1.0: expected a number from 0 to below 1"),
+        ({"standardize": "rows"}, "standardize=rows: expected one of pixel"),
+        ({"seed": -1}, "seed=-1: expected a whole number from 0 on"),
+        ({"ramp_end": 2.0}, "ramp_end=2.0: expected a fraction from 0 to 1"),
+    ],
+)
+def test_options_are_checked_before_any_data(options, message):
+    with pytest.raises(InvalidArgument) as caught:
+        Options(**options)
+    assert str(caught.value).startswith(message)
+
+
+def test_options_are_checked_against_the_data(small):
+    with pytest.raises(InvalidArgument, match="batch_size=201: expected at most 200"):
+        Options(batch_size=201).resolve(small)
+    with pytest.raises(InvalidArgument, match="level=785: expected .* from 1 to 784"):
+        Options(strategy="constant", perturb="dead", level=785).resolve(small)
+
+
+def test_a_name_tells_runs_apart_and_only_those(small):
+    def name(**options):
+        return Options(strategy="constant", perturb="hot", **options).resolve(small).name
+
+    plain = name()
+    assert plain.startswith("mnist-constant-hot-6-")
+    different = [
+        {"seed": 1}, {"level": 7}, {"epochs": 3}, {"beta_1": 0.9}, {"fresh": True},
+        {"standardize": "global"}, {"channel_blur": True},
+    ]  # fmt: skip
+    names = {plain, *(name(**options) for options in different)}
+    assert len(names) == len(different) + 1
+    assert name(ramp="cosine", ramp_start=0.3) == plain  # a ramp is for incremental training
+    fewer = dataclasses.replace(small, test=Split(small.test.images[:9], small.test.labels[:9]))
+    run = Options(strategy="constant", perturb="hot")
+    assert run.resolve(fewer).name == plain  # nor do the test images affect the training
+    baseline = run.resolve(small).natural().name
+    assert Options(fresh=True).resolve(small).name == baseline
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_from_data_to_results(small, folders, strategy):
+    options = {} if strategy == "natural" else {"perturb": "stuck", "level": 3}
+    run = short(small, strategy=strategy, seed=5, **options)
+    trials = carry_out(run, small, folders)
+    folder = folders["output_dir"] / run.name
+    assert trials.columns.tolist() == results.TRIAL_COLUMNS
+    assert trials["test_perturb"].tolist() == ["none", "hot", "hot", "hot"]
+    pd.testing.assert_frame_equal(results.read(folders["output_dir"], "trials"), trials)
+    history = pd.read_csv(folder / "history.csv")
+    assert history.columns.tolist() == results.HISTORY_COLUMNS
+    fractions = {"natural": [0, 0], "constant": [1, 1], "incremental": [0.05, 0.95]}
+    assert history["perturbed_fraction"].tolist() == pytest.approx(fractions[strategy])
+    table = results.read(folders["output_dir"], "runs")
+    assert table.columns.tolist() == results.RUN_COLUMNS
+    row = table.iloc[0]
+    assert (row["run"], row["strategy"], row["seed"]) == (run.name, strategy, 5)
+    assert row["train_perturb"] == ("none" if strategy == "natural" else "stuck")
+    assert row["natural_accuracy"] == trials["accuracy"][0]
+    assert row["train_accuracy"] == history["accuracy"].iloc[-1]
+    assert row["tensorflow_version"] == tf.__version__
+    assert (row["train_examples"], row["test_examples"]) == (200, 100)
+    assert row["saved_model"] == (folders["saved_models_dir"] / run.name / "1").as_posix()
+    names = sorted(path.name for path in folders["output_dir"].iterdir())
+    assert names == [run.name]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "history.csv", "runs.csv", "trials.csv",
+    ]  # fmt: skip
+
+
+def test_a_finished_run_is_not_trained_again(small, folders, monkeypatch):
+    run = short(small)
+    first = carry_out(run, small, folders)
+    monkeypatch.setattr(training, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    pd.testing.assert_frame_equal(carry_out(run, small, folders), first)
+
+
+def test_further_tests_are_added_to_those_that_are_there(small, folders):
+    run = short(small)
+    carry_out(run, small, folders, CONDITIONS, trials=2)
+    more = experiments.test_conditions(("hot", "blur"))
+    trials = carry_out(run, small, folders, more, trials=4)
+    counts = trials.groupby(["test_perturb"], sort=False).size().to_dict()
+    assert counts == {"none": 1, "hot": 4, "blur": 3}
+    few = carry_out(run, small, folders, CONDITIONS, trials=1)
+    assert few["test_perturb"].tolist() == ["none", "hot"]
+    stored = results.read(folders["output_dir"], "trials")
+    assert len(stored) == 8
+    keys = ["test_perturb", "test_level", "trial", "n_examples"]
+    assert not stored.duplicated(keys).any()
+
+
+def test_tests_on_other_images_are_kept_apart(small, folders):
+    run = short(small)
+    carry_out(run, small, folders)
+    half = dataclasses.replace(small, test=Split(small.test.images[:50], small.test.labels[:50]))
+    trials = carry_out(run, half, folders)
+    assert (trials["n_examples"] == 50).all() and len(trials) == 4
+    stored = results.read(folders["output_dir"], "trials")
+    assert stored["n_examples"].value_counts().to_dict() == {100: 4, 50: 4}
+
+
+def test_a_savedmodel_that_is_gone_is_named(small, folders):
+    run = short(small)
+    carry_out(run, small, folders)
+    (folders["saved_models_dir"] / run.name).rename(folders["saved_models_dir"] / "moved")
+    with pytest.raises(Unavailable, match=f"{run.name}/1 is not there; remove the folder"):
+        carry_out(run, small, folders, experiments.test_conditions(("dead",)))
+
+
+def test_trials_must_be_at_least_one(small, folders):
+    run = short(small)
+    runs.train(run, small, progress=False, **folders)
+    with pytest.raises(InvalidArgument, match="trials=0"):
+        runs.test(run, small, CONDITIONS, trials=0, **folders)
+
+
+def test_figures(small, folders):
+    run = short(small, strategy="constant", perturb="blur")
+    both = [run.natural(), run]
+    conditions = experiments.test_conditions(("blur",))
+    trials = pd.concat([carry_out(each, small, folders, conditions) for each in both])
+    drawn = runs.draw(both, small, trials, **folders)
+    assert drawn == folders["output_dir"] / run.name / "figures"
+    assert sorted(path.name for path in drawn.iterdir()) == [
+        "accuracy.png", "examples.png", "training.png",
+    ]  # fmt: skip
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in drawn.iterdir())
+
+
+def test_the_papers_test_conditions():
+    conditions = experiments.test_conditions(tuple(KINDS), channel_blur=True)
+    assert conditions[0] is None
+    assert [str(condition) for condition in conditions[1:]] == [
+        "stuck 2", "dead 2", "hot 2", "noise 0.0255", "noise 0.03775", "noise 0.05",
+        "blur 0.5", "blur 0.75", "blur 1",
+    ]  # fmt: skip
+    assert conditions[-1] == Perturbation("blur", 1.0, channel_blur=True)
