@@ -205,12 +205,13 @@ def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:
         return lambda index, epoch: split.images_at(index)
     perturbation.check(split.image_shape)
     base = stream_seed(settings.seed, "training perturbation")
+    fresh = settings.fresh and perturbation.random
 
     def computed(index: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
-        seeds = example_seeds(base, index, epoch if settings.fresh else None)
+        seeds = example_seeds(base, index, epoch if fresh else None)
         return perturbation(split.images_at(index), seeds)
 
-    if settings.fresh or 4 * math.prod(split.images.shape) > _CACHE_BYTES:
+    if fresh or 4 * math.prod(split.images.shape) > _CACHE_BYTES:
         return computed
     chunks = _indices(len(split)).map(
         lambda index: computed(index, tf.constant(0, tf.int64)),
