@@ -1,0 +1,52 @@
+"""The README's Python snippets run as they stand, one after another, after its main command."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, command_line
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with results and SavedModels, as after the README's main command."""
+    folder = tmp_path_factory.mktemp("readme")
+    flags = [
+        "--strategy=constant",
+        "--perturb=hot",
+        "--data_source=sample",
+        "--epochs=1",
+        "--trials=2",
+    ]
+    subprocess.run(command_line(folder, *flags), cwd=ROOT, check=True, timeout=300)
+    return folder
+
+
+def test_there_are_snippets():
+    assert len(SNIPPETS) == 3
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_a_snippet_runs(folder, number):
+    done = subprocess.run(
+        [sys.executable, "-c", SNIPPETS[number]],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert "Warning" not in done.stderr
+
+
+def test_the_flags_of_the_readme_exist():
+    from pipelines import run
+
+    known = {flag.name for flag in run.flags.FLAGS.get_flags_for_module(run)}
+    named = set(re.findall(r"--([a-z_0-9]+)", (ROOT / "README.md").read_text()))
+    assert named - known <= {"help"}
