@@ -36,6 +36,7 @@ def accuracy(trials: pd.DataFrame) -> matplotlib.figure.Figure:
     """
     table = with_labels(trials)
     table["percent"] = 100 * table["accuracy"]
+    table["test"] = table["test"].str.replace(" ", "\n")  # narrow enough for narrow bars
     trainings, tests = table["training"].unique(), table["test"].unique()
     figure = _figure(2.5 + 0.55 * len(trainings) * len(tests), 4.2)
     axes = figure.subplots()

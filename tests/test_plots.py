@@ -22,7 +22,7 @@ def test_accuracy_shows_means_and_deviations():
     heights = [[bar.get_height() for bar in container] for container in axes.containers]
     np.testing.assert_allclose(heights, [[95, 77, 51], [96, 78, 52]], atol=1e-9)
     assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "natural", "hot 2", "noise 0.0255",
+        "natural", "hot\n2", "noise\n0.0255",
     ]  # fmt: skip
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend == ["natural", "constant hot 6"]
