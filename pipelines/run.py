@@ -188,7 +188,7 @@ def main() -> None:
         trials.append(runs.test(each, dataset, conditions, trials=_TRIALS.value, **folders))
     table = pd.concat(trials, ignore_index=True)
     figures = runs.draw(both, dataset, table, **folders)
-    finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]
+    finished = results.load(figures.parent / "runs.csv").iloc[0]
     print(
         f"\nAccuracy in percent, mean ± standard deviation over {_TRIALS.value} trials on "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source})\n"

@@ -171,7 +171,7 @@ def _check_form(builder: Any, name: str) -> None:
     image, label = parts.get("image"), parts.get("label")
     fits = (
         isinstance(image, tfds.features.Image)
-        and tf.as_dtype(image.dtype) == tf.uint8
+        and image.np_dtype == np.uint8
         and None not in image.shape
         and isinstance(label, tfds.features.ClassLabel)
     )

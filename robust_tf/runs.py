@@ -314,7 +314,7 @@ def test(
     conditions = list(conditions)
     folder = Path(output_dir) / run.name
     path = folder / "trials.csv"
-    kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
+    kept = results.load(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
     done = {
         (_condition(row, run.channel_blur), row.trial)
         for row in kept[kept["n_examples"] == len(data.test)].itertuples()
@@ -335,7 +335,7 @@ def test(
         kept = pd.concat(tables, ignore_index=True)[results.TRIAL_COLUMNS]
         with writing_to("output_dir", output_dir):
             results.write(kept, path, results.TRIAL_COLUMNS)
-        kept = pd.read_csv(path)
+        kept = results.load(path)
     wanted = [
         row.n_examples == len(data.test)
         and row.trial < trials
@@ -353,7 +353,7 @@ def load_model(
     Raises:
         Unavailable: if it is gone.
     """
-    row = pd.read_csv(Path(output_dir) / run.name / "runs.csv").iloc[0]
+    row = results.load(Path(output_dir) / run.name / "runs.csv").iloc[0]
     folder = Path(saved_models_dir) / run.name / Path(row["saved_model"]).name
     if not folder.is_dir():
         raise Unavailable(
@@ -389,7 +389,7 @@ def draw(
         Unavailable: if the folder cannot be written.
     """
     folders = {run.label: Path(output_dir) / run.name for run in runs}
-    histories = {label: pd.read_csv(folder / "history.csv") for label, folder in folders.items()}
+    histories = {label: results.load(folder / "history.csv") for label, folder in folders.items()}
     loaded = {run.label: load_model(run, output_dir, saved_models_dir) for run in runs}
     conditions = dict.fromkeys(
         _condition(row, runs[-1].channel_blur) for row in trials.itertuples()
