@@ -187,8 +187,8 @@ def main() -> None:
         runs.train(each, dataset, tensorboard=_TENSORBOARD.value, **folders)
         trials.append(runs.test(each, dataset, conditions, trials=_TRIALS.value, **folders))
     table = pd.concat(trials, ignore_index=True)
-    figures = runs.draw(both, dataset, table, **folders)
-    finished = results.load(figures.parent / "runs.csv").iloc[0]
+    figures = runs.draw(both, dataset, conditions, table, **folders)
+    finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]
     print(
         f"\nAccuracy in percent, mean ± standard deviation over {_TRIALS.value} trials on "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source})\n"

@@ -159,8 +159,7 @@ class Backup(keras.callbacks.Callback):
             with np.load(self._state(done)) as state:
                 for i, variable in enumerate(_variables(model)):
                     variable.assign(state[f"arr_{i}"])
-            history = pd.read_csv(self._history, float_precision="round_trip")
-            self._rows = history.head(done).to_dict("records")
+            self._rows = pd.read_csv(self._history).head(done).to_dict("records")
         return pd.DataFrame(self._rows)
 
     def on_train_begin(self, logs: dict | None = None) -> None:

@@ -1,9 +1,11 @@
-"""Writing files and folders so that each is complete or absent."""
+"""Writing files and folders so that each is complete or absent, one process at a time."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +54,28 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a folder; waits, with a warning, while one is in it.
+
+    The lock goes with the process that holds it, however that ends.
+
+    Args:
+        folder: made if absent. It may be renamed meanwhile: who waits is let in then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            warnings.warn(f"waiting for another process, which works on {folder}", stacklevel=3)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

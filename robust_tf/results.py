@@ -70,11 +70,6 @@ def write(table: pd.DataFrame, path: str | os.PathLike, columns: list[str]) -> N
         table[columns].to_csv(temporary, index=False)
 
 
-def load(path: str | os.PathLike) -> pd.DataFrame:
-    """Reads one CSV; unlike by default in pandas, numbers come back to the bit."""
-    return pd.read_csv(path, float_precision="round_trip")
-
-
 def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
     """Gathers a table from all finished runs of a directory.
 
@@ -89,7 +84,7 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
     for path in sorted(Path(output_dir).glob(f"*/{table}.csv")):
         if path.parent.suffix == ".partial":
             continue
-        rows = load(path)
+        rows = pd.read_csv(path)
         if "run" not in rows:
             rows.insert(0, "run", path.parent.name)
         tables.append(rows)

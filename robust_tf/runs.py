@@ -3,6 +3,7 @@
 This is the one place that knows the order of the steps; each step lives elsewhere.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,11 +27,12 @@ from robust_tf.callbacks import Backup, Ramp
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition, Evaluator, evaluate
-from robust_tf.files import prepare_directory, replacing, writing_to
+from robust_tf.files import locked, prepare_directory, replacing, writing_to
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
 from robust_tf.strategies import STRATEGIES, Settings
 
+_BACKUP = "backup"
 # The figure of examples shows this many, chosen from so many test images.
 _EXAMPLES = 4
 _EXAMPLES_FROM = 500
@@ -237,7 +239,30 @@ def train(
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
     partial = output_dir / f"{run.name}.partial"
-    backup = Backup(partial / "backup")
+    with locked(partial):
+        if is_finished(run, output_dir):  # by the process that we waited for
+            with contextlib.suppress(OSError):
+                partial.rmdir()
+            return folder
+        row, history = _fit_and_export(run, data, partial, saved_models_dir, tensorboard, progress)
+        with writing_to("output_dir", output_dir):
+            results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
+            results.write(pd.DataFrame([row]), partial / "runs.csv", results.RUN_COLUMNS)
+            shutil.rmtree(partial / _BACKUP)
+            os.rename(partial, folder)
+    return folder
+
+
+def _fit_and_export(
+    run: Run,
+    data: Data,
+    partial: Path,
+    saved_models_dir: Path,
+    tensorboard: bool,
+    progress: bool,
+) -> tuple[dict, pd.DataFrame]:
+    """The run as a row of `runs.csv`, and its history."""
+    backup = Backup(partial / _BACKUP)
     settings = Settings(
         epochs=run.epochs,
         batch_size=run.batch_size,
@@ -248,7 +273,7 @@ def train(
         initial_epoch=backup.completed_epochs(),
     )
     started = STRATEGIES[run.strategy](data.train, lambda: _build(run, data), settings)
-    with writing_to("output_dir", output_dir):
+    with writing_to("output_dir", partial.parent):
         history = training.fit(
             started,
             learning_rate=run.learning_rate,
@@ -271,12 +296,7 @@ def train(
         "keras_version": keras.__version__,
         "robust_tf_version": robust_tf.__version__,
     }
-    with writing_to("output_dir", output_dir):
-        results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
-        results.write(pd.DataFrame([row]), partial / "runs.csv", results.RUN_COLUMNS)
-        shutil.rmtree(backup.directory)
-        os.rename(partial, folder)
-    return folder
+    return row, history
 
 
 def test(
@@ -314,14 +334,40 @@ def test(
     conditions = list(conditions)
     folder = Path(output_dir) / run.name
     path = folder / "trials.csv"
-    kept = results.load(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
-    done = {
-        (_condition(row, run.channel_blur), row.trial)
+    with locked(folder):
+        kept = _add_trials(run, data, conditions, trials, path, saved_models_dir, progress)
+    asked = {_key(condition) for condition in conditions}
+    wanted = [
+        row.n_examples == len(data.test) and row.trial < trials and _row_key(row) in asked
+        for row in kept.itertuples()
+    ]
+    return kept[wanted].reset_index(drop=True)
+
+
+def _add_trials(
+    run: Run,
+    data: Data,
+    conditions: list[Condition],
+    trials: int,
+    path: Path,
+    saved_models_dir: str | os.PathLike,
+    progress: bool,
+) -> pd.DataFrame:
+    """Adds the trials that are missing in a `trials.csv`; returns all that are in it."""
+    kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
+    there = {
+        (_row_key(row), row.trial)
         for row in kept[kept["n_examples"] == len(data.test)].itertuples()
     }
-    model = load_model(run, output_dir, saved_models_dir)
+    done = {
+        (condition, trial)
+        for condition in conditions
+        for trial in range(trials)
+        if (_key(condition), trial) in there
+    }
+    output_dir = path.parent.parent
     new = evaluate(
-        model,
+        load_model(run, output_dir, saved_models_dir),
         data.test,
         conditions,
         trials=trials,
@@ -329,20 +375,13 @@ def test(
         done=done,
         label=f"testing {run.label}" if progress else None,
     )
-    if len(new):
-        columns = {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
-        tables = [table for table in (kept, new.assign(**columns)) if len(table)]
-        kept = pd.concat(tables, ignore_index=True)[results.TRIAL_COLUMNS]
-        with writing_to("output_dir", output_dir):
-            results.write(kept, path, results.TRIAL_COLUMNS)
-        kept = results.load(path)
-    wanted = [
-        row.n_examples == len(data.test)
-        and row.trial < trials
-        and _condition(row, run.channel_blur) in conditions
-        for row in kept.itertuples()
-    ]
-    return kept[wanted].reset_index(drop=True)
+    if new.empty:
+        return kept
+    columns = {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
+    tables = [table for table in (kept, new.assign(**columns)) if len(table)]
+    with writing_to("output_dir", output_dir):
+        results.write(pd.concat(tables, ignore_index=True), path, results.TRIAL_COLUMNS)
+    return pd.read_csv(path)
 
 
 def load_model(
@@ -353,7 +392,7 @@ def load_model(
     Raises:
         Unavailable: if it is gone.
     """
-    row = results.load(Path(output_dir) / run.name / "runs.csv").iloc[0]
+    row = pd.read_csv(Path(output_dir) / run.name / "runs.csv").iloc[0]
     folder = Path(saved_models_dir) / run.name / Path(row["saved_model"]).name
     if not folder.is_dir():
         raise Unavailable(
@@ -368,6 +407,7 @@ def load_model(
 def draw(
     runs: list[Run],
     data: Data,
+    conditions: Iterable[Condition],
     trials: pd.DataFrame,
     *,
     output_dir: str | os.PathLike,
@@ -378,6 +418,7 @@ def draw(
     Args:
         runs: finished runs; the figures go to the folder of the last.
         data: the dataset.
+        conditions: what they were tested under.
         trials: their trials, as `test` returned them.
         output_dir: holds the runs' folders.
         saved_models_dir: holds the runs' SavedModels.
@@ -389,11 +430,8 @@ def draw(
         Unavailable: if the folder cannot be written.
     """
     folders = {run.label: Path(output_dir) / run.name for run in runs}
-    histories = {label: results.load(folder / "history.csv") for label, folder in folders.items()}
+    histories = {label: pd.read_csv(folder / "history.csv") for label, folder in folders.items()}
     loaded = {run.label: load_model(run, output_dir, saved_models_dir) for run in runs}
-    conditions = dict.fromkeys(
-        _condition(row, runs[-1].channel_blur) for row in trials.itertuples()
-    )
     figures = {
         "accuracy": plots.accuracy(trials),
         "training": plots.training_curves(histories),
@@ -444,12 +482,15 @@ def _build(run: Run, data: Data) -> keras.Model:
     )
 
 
-def _condition(row: Any, channel_blur: bool) -> Condition:
-    """The condition of a row of trials."""
-    if row.test_perturb == "none":
-        return None
-    kind = row.test_perturb
-    return Perturbation(kind, row.test_level, channel_blur and kind == "blur")
+def _key(condition: Condition) -> tuple[str, float]:
+    """What tells conditions of a run apart, whatever a CSV made of the last bit of a level."""
+    return (condition.kind, round(condition.level, 9)) if condition else ("none", 0.0)
+
+
+def _row_key(row: Any) -> tuple[str, float]:
+    """The `_key` of the condition of a row of trials."""
+    natural = row.test_perturb == "none"
+    return row.test_perturb, 0.0 if natural else round(row.test_level, 9)
 
 
 def _check_choice(argument: str, value: Any, allowed: Iterable[str]) -> None:

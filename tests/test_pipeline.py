@@ -94,6 +94,31 @@ def _kill_after(tmp_path, flags, epochs):
     assert not [path for path in (tmp_path / "results").iterdir() if path.suffix != ".partial"]
 
 
+def test_two_processes_with_the_same_command_share_the_work(tmp_path):
+    flags = (*HOT, *SMALL, "--epochs=20")
+    processes = [
+        subprocess.Popen(
+            command_line(tmp_path, *flags),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    tables = {out.split("\n\n")[-2] for out, _ in outputs}
+    assert len(tables) == 1
+    assert len(results.read(tmp_path / "results", "runs")) == 2
+    assert len(results.read(tmp_path / "results", "trials")) == 2 * (1 + 3 * 2)
+    # Each model was trained once, and nothing else is left.
+    trained = [err.count("training natural: 100%") for _, err in outputs]
+    assert sum(count > 0 for count in trained) == 1
+    assert all(path.suffix != ".partial" for path in (tmp_path / "results").iterdir())
+    assert len(list((tmp_path / "saved_models").glob("*/*"))) == 2
+
+
 def test_dry_run_prints_the_configuration_and_writes_nothing(command, tmp_path):
     done = command("--strategy=incremental", "--perturb=noise", "--data_source=sample", "--dry_run")
     assert done.returncode == 0, outcome(done)

@@ -54,12 +54,6 @@ def test_read_gathers_all_finished_runs(tmp_path):
     assert results.read(tmp_path, "runs").empty
 
 
-def test_numbers_come_back_to_the_bit(tmp_path):
-    table = pd.DataFrame({"level": np.random.default_rng(0).random(5000)})
-    results.write(table, tmp_path / "a.csv", ["level"])
-    pd.testing.assert_frame_equal(results.load(tmp_path / "a.csv"), table, check_exact=True)
-
-
 def test_history_gets_the_run(tmp_path):
     (tmp_path / "a").mkdir()
     pd.DataFrame({"epoch": [1, 2]}).to_csv(tmp_path / "a" / "history.csv", index=False)

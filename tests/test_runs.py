@@ -149,6 +149,16 @@ def test_further_tests_are_added_to_those_that_are_there(small, folders):
     assert not stored.duplicated(keys).any()
 
 
+def test_trials_are_found_again_whatever_their_level(small, folders):
+    run = short(small)
+    levels = np.linspace(0.001, 0.05, 5)[[1, 3]].tolist() + [0.1 + 0.2]
+    conditions = [None, *(Perturbation("noise", level) for level in levels)]
+    first = carry_out(run, small, folders, conditions, trials=2)
+    assert len(first) == 1 + 3 * 2
+    pd.testing.assert_frame_equal(carry_out(run, small, folders, conditions, trials=2), first)
+    assert len(results.read(folders["output_dir"], "trials")) == len(first)
+
+
 def test_tests_on_other_images_are_kept_apart(small, folders):
     run = short(small)
     carry_out(run, small, folders)
@@ -179,7 +189,7 @@ def test_figures(small, folders):
     both = [run.natural(), run]
     conditions = experiments.test_conditions(("blur",))
     trials = pd.concat([carry_out(each, small, folders, conditions) for each in both])
-    drawn = runs.draw(both, small, trials, **folders)
+    drawn = runs.draw(both, small, conditions, trials, **folders)
     assert drawn == folders["output_dir"] / run.name / "figures"
     assert sorted(path.name for path in drawn.iterdir()) == [
         "accuracy.png", "examples.png", "training.png",
