@@ -146,6 +146,7 @@ class Options:
             raise InvalidArgument("batch_size", run.batch_size, expected)
         if run.perturbation:
             run.perturbation.check(data.image_shape)
+        _build(run, data)  # raises if the images are too small for the network
         return run
 
 

@@ -77,6 +77,23 @@ def test_options_are_checked_against_the_data(small):
         Options(strategy="constant", perturb="dead", level=785).resolve(small)
 
 
+def test_images_too_small_for_the_network(small):
+    split = Split(small.train.images[:, :6, :5], small.train.labels)
+    tiny = dataclasses.replace(small, train=split, test=split)
+    with pytest.raises(InvalidArgument, match=r"model=mnist_cnn: .* shape \(6, 5, 1\)"):
+        Options().resolve(tiny)
+
+
+def test_images_that_are_not_square_and_have_colours(small, folders):
+    images = tf.tile(small.train.images[:, :24], [1, 1, 1, 3])
+    split = Split(images, small.train.labels)
+    wide = dataclasses.replace(small, train=split, test=split)
+    run = short(wide, strategy="constant", perturb="stuck", model="mnist_cnn")
+    trials = carry_out(run, wide, folders, experiments.test_conditions(tuple(KINDS)), trials=2)
+    assert len(trials) == 1 + 3 * 2 + 3 * 2 + 3
+    runs.draw([run], wide, experiments.test_conditions(("hot",)), trials, **folders)
+
+
 def test_a_name_tells_runs_apart_and_only_those(small):
     def name(**options):
         return Options(strategy="constant", perturb="hot", **options).resolve(small).name
