@@ -10,6 +10,7 @@ from absl import flags
 from pipelines import app
 from robust_tf import data, experiments, models, results, runs
 from robust_tf.callbacks import RAMPS, Ramp
+from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
@@ -138,7 +139,7 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration
 
 def main() -> None:
     """Runs what the flags say."""
-    options = runs.Options(
+    options = Options(
         strategy=_STRATEGY.value or ("constant" if _PERTURB.value else "natural"),
         perturb=_PERTURB.value,
         level=_LEVEL.value,

@@ -243,6 +243,7 @@ def test_full_mnist_falls_as_in_the_paper(command, tmp_path):
 @pytest.mark.full_data
 def test_the_papers_cifar10_network_with_all_strategies_and_kinds(tmp_path):
     from robust_tf import data, runs
+    from robust_tf.configuration import Options
 
     cifar10 = data.load("cifar10", train_examples=100, test_examples=50)
     folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
@@ -251,7 +252,7 @@ def test_the_papers_cifar10_network_with_all_strategies_and_kinds(tmp_path):
         (strategy, kind) for strategy in STRATEGIES if strategy != "natural" for kind in KINDS
     ]
     for strategy, kind in asked:
-        options = runs.Options(strategy=strategy, perturb=kind, epochs=1, batch_size=50)
+        options = Options(strategy=strategy, perturb=kind, epochs=1, batch_size=50)
         run = options.resolve(cifar10)
         assert run.model == "cifar10_cnn"
         runs.train(run, cifar10, progress=False, **folders)

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from robust_tf import experiments, results, runs, training
+from robust_tf.configuration import Options, Run
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.runs import Options
 from robust_tf.strategies import STRATEGIES
 
 CONDITIONS = experiments.test_conditions(("hot",))
@@ -20,7 +20,7 @@ def folders(tmp_path):
     return {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
 
 
-def short(data, **options) -> runs.Run:
+def short(data, **options) -> Run:
     return Options(epochs=2, batch_size=50, **options).resolve(data)
 
 
