@@ -82,8 +82,9 @@ def train(
         with writing_to("output_dir", output_dir):
             results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
             results.write(pd.DataFrame([row]), partial / "runs.csv", results.RUN_COLUMNS)
-            shutil.rmtree(partial / _BACKUP)
             os.rename(partial, folder)
+            # Last: without it a run that is stopped here would begin again.
+            shutil.rmtree(folder / _BACKUP)
     return folder
 
 
