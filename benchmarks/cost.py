@@ -63,7 +63,9 @@ def training_costs(dataset: data.Data) -> pd.DataFrame:
     for label, (strategy, perturbation, fresh) in variants.items():
         settings = Settings(
             epochs=_EPOCHS,
-            batch_size=experiments.default_batch_size(name, len(dataset.train)),
+            batch_size=experiments.default_hyperparameters(
+                name, "constant", len(dataset.train)
+            ).batch_size,
             perturbation=perturbation,
             ramp=Ramp(0.5, 0.5),  # the mean of the ramp, in every epoch
             fresh=fresh,

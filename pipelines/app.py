@@ -1,4 +1,4 @@
-"""What all command lines share: flags, errors of one line, exit codes."""
+"""What the command lines share: flags, errors of one line, exit codes."""
 
 import sys
 import warnings
@@ -7,7 +7,146 @@ from collections.abc import Callable
 import tensorflow as tf
 from absl import app, flags, logging
 
+from robust_tf import classifiers, data, experiments
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.perturbations import KINDS
+
+# The flags that are defined here belong to the pipeline that asks for them.
+flags.disclaim_key_flags()
+
+
+def define_model_flags() -> None:
+    """Defines the flags that choose a saved model; see `load_classifier`."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        "A SavedModel's directory, with or without its version, or a .keras file; it takes "
+        "images and returns a score a class.",
+    )
+    flags.DEFINE_string(
+        "signature",
+        None,
+        "The signature to call. By default serving_default, or the only one that takes images.",
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "The signature's output that has the scores. By default probabilities, or the only "
+        "one with a score a class.",
+    )
+    flags.DEFINE_list(
+        "input_range", ["0", "1"], "The values that black and white have in the model's input."
+    )
+
+
+def load_classifier() -> classifiers.Classifier:
+    """Loads the model that the flags of `define_model_flags` choose."""
+    values = flags.FLAGS
+    if not values.model:
+        raise InvalidArgument("model", values.model, "the directory of a SavedModel")
+    try:
+        low, high = map(float, values.input_range)
+    except ValueError:
+        given = ",".join(values.input_range)
+        raise InvalidArgument("input_range", given, "two numbers, such as 0,255") from None
+    return classifiers.load(
+        values.model, signature=values.signature, output=values.output, input_range=(low, high)
+    )
+
+
+def define_data_flags(
+    dataset: str | None = "mnist", test_examples: int | None = None, note: str = ""
+) -> None:
+    """Defines the flags that choose a dataset; see `load_data`.
+
+    Args:
+        dataset: the default.
+        test_examples: the default; None for all.
+        note: what to add to the help on the dataset.
+    """
+    flags.DEFINE_string(
+        "dataset",
+        dataset,
+        "A TFDS dataset with images of one size and class labels, e.g. mnist, cifar10." + note,
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "TFDS's data directory. By default TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
+    )
+    flags.DEFINE_enum(
+        "data_source",
+        "auto",
+        data.DATA_SOURCES,
+        "Where the data come from: tfds, sample (5,000 MNIST images, needs no network), or "
+        "auto: tfds where it can be had.",
+    )
+    flags.DEFINE_integer(
+        "test_examples",
+        test_examples,
+        "Use this many test images, the first." + (" By default all." if not test_examples else ""),
+    )
+
+
+def load_data(dataset: str | None = None, train_examples: int | None = None) -> data.Data:
+    """Loads the dataset that the flags of `define_data_flags` choose.
+
+    Args:
+        dataset: its name where the flag has none.
+        train_examples: use this many training images; None for all.
+    """
+    values = flags.FLAGS
+    return data.load(
+        values.dataset or dataset,
+        data_dir=values.data_dir,
+        data_source=values.data_source,
+        train_examples=train_examples,
+        test_examples=values.test_examples,
+    )
+
+
+def define_test_flags() -> None:
+    """Defines the flags that choose the tests; see `kinds_to_test`."""
+    flags.DEFINE_list(
+        "eval",
+        "auto",
+        "Which kinds to test: a list of kinds; all; or auto: the kinds of the trained family "
+        "(stuck, dead and hot together), all for natural training.",
+    )
+    flags.DEFINE_integer(
+        "trials",
+        experiments.TRIALS,
+        "Passes over the test images for each random perturbation.",
+    )
+    flags.DEFINE_bool(
+        "channel_blur", False, "Blur over the colour axis too, as in the paper's figures."
+    )
+    flags.DEFINE_integer("seed", 0, "Decides everything that is random.")
+    flags.DEFINE_string(
+        "output_dir", "results", "Where the run's folder with tables and figures is made."
+    )
+
+
+def kinds_to_test(perturb: str | None) -> tuple[str, ...]:
+    """The kinds that `--eval` asks for.
+
+    Args:
+        perturb: what the model was trained with.
+
+    Raises:
+        InvalidArgument: if one is unknown, or `--trials` is below 1.
+    """
+    asked = flags.FLAGS.eval
+    if flags.FLAGS.trials < 1:
+        raise InvalidArgument("trials", flags.FLAGS.trials, "a whole number from 1 on")
+    if asked == ["all"] or (asked == ["auto"] and perturb is None):
+        return tuple(KINDS)
+    if asked == ["auto"]:
+        return tuple(kind for kind in KINDS if KINDS[kind].family == KINDS[perturb].family)
+    for kind in asked:
+        if kind not in KINDS:
+            raise InvalidArgument("eval", kind, f"auto, all, or some of {', '.join(KINDS)}")
+    return tuple(asked)
 
 
 def launch(main: Callable[[], None]) -> None:

@@ -8,7 +8,7 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import data, experiments, models, results, runs
+from robust_tf import experiments, models, results, runs
 from robust_tf.callbacks import RAMPS, Ramp
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
@@ -16,40 +16,33 @@ from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
 from robust_tf.strategies import STRATEGIES
 
-_MNIST, _CIFAR10 = (experiments.HYPERPARAMETERS[name] for name in ("mnist_cnn", "cifar10_cnn"))
 _LEVELS = ", ".join(f"{kind} {level:g}" for kind, level in experiments.TRAIN_LEVELS.items())
-_BY_MODEL = "By default the paper's: {} (mnist_cnn), {} (cifar10_cnn)."
+_HEADS = "; ".join(
+    f"{','.join(map(str, units))} ({model})" for model, units in experiments.HEAD_UNITS.items()
+)
 
-_DATASET = flags.DEFINE_string(
-    "dataset",
-    "mnist",
-    "A TFDS dataset with images of one size and class labels, e.g. mnist, cifar10.",
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "TFDS's data directory. By default TFDS_DATA_DIR, or else ~/tensorflow_datasets.",
-)
-_DATA_SOURCE = flags.DEFINE_enum(
-    "data_source",
-    "auto",
-    data.DATA_SOURCES,
-    "Where the data come from: tfds, sample (5,000 MNIST images, needs no network), or "
-    "auto: tfds where it can be had.",
-)
+
+def _by_model(name: str) -> str:
+    """The defaults of a hyperparameter, in words."""
+    usual, transfer = (
+        ", ".join(f"{getattr(values, name):g} ({model})" for model, values in table.items())
+        for table in (experiments.HYPERPARAMETERS, experiments.TRANSFER_HYPERPARAMETERS)
+    )
+    return f"By default the paper's: {usual}" + (f"; transfer: {transfer}" * (usual != transfer))
+
+
+app.define_data_flags()
 _TRAIN_EXAMPLES = flags.DEFINE_integer(
     "train_examples", None, "Train on this many images, the first. By default on all."
-)
-_TEST_EXAMPLES = flags.DEFINE_integer(
-    "test_examples", None, "Test on this many images, the first. By default on all."
 )
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     None,
     list(STRATEGIES),
     "natural: no perturbation; constant: every training image is perturbed; incremental: "
-    "a fraction of each batch that grows with the epochs. By default constant with "
-    "--perturb, or else natural.",
+    "a fraction of each batch that grows with the epochs; transfer: a natural model gets a "
+    "new head and is trained on perturbed images. By default constant with --perturb, or "
+    "else natural.",
 )
 _PERTURB = flags.DEFINE_enum(
     "perturb", None, list(KINDS), "The kind of perturbation in training; none for natural."
@@ -60,9 +53,6 @@ _LEVEL = flags.DEFINE_float(
     "Level of the training perturbation: number of pixels (stuck, dead, hot), standard "
     f"deviation in units of the value range (noise), sigma in pixels (blur). By default "
     f"{_LEVELS}.",
-)
-_CHANNEL_BLUR = flags.DEFINE_bool(
-    "channel_blur", False, "Blur over the colour axis too, as in the paper's figures."
 )
 _FRESH = flags.DEFINE_bool(
     "fresh", False, "Draw a training image's perturbation anew in each epoch."
@@ -76,6 +66,26 @@ _RAMP_START = flags.DEFINE_float(
 _RAMP_END = flags.DEFINE_float(
     "ramp_end", Ramp.end, "Perturbed fraction in the last epoch, 0 to 1 (incremental)."
 )
+_PRETRAINED = flags.DEFINE_string(
+    "pretrained",
+    None,
+    "Directory of the SavedModel to start from, with or without its version (transfer). By "
+    "default the natural model that the same flags with --strategy=natural give, trained "
+    "first where it is not there.",
+)
+_HEAD_UNITS = flags.DEFINE_list(
+    "head_units",
+    None,
+    "Units of the ReLU layers of the new head, separated by commas; empty for none "
+    f"(transfer). By default the paper's: {_HEADS}.",
+)
+_FREEZE_BASE = flags.DEFINE_bool("freeze_base", False, "Train nothing but the new head (transfer).")
+_KEEP_STANDARDIZATION = flags.DEFINE_bool(
+    "keep_standardization",
+    False,
+    "Keep mean and deviation of the input as they were for the natural images, instead of "
+    "taking those of the perturbed ones; so it is with --freeze_base anyway (transfer).",
+)
 _MODEL = flags.DEFINE_enum(
     "model",
     None,
@@ -84,49 +94,36 @@ _MODEL = flags.DEFINE_enum(
 )
 _STANDARDIZE = flags.DEFINE_enum(
     "standardize",
-    "pixel",
+    None,
     models.STANDARDIZATIONS,
     "Mean and deviation of the input at each pixel position (as in the paper), over all "
-    "values, or none.",
+    "values, or none. By default pixel, or as in --pretrained.",
 )
 _EPOCHS = flags.DEFINE_integer(
     "epochs",
     None,
-    "Passes over the training images. " + _BY_MODEL.format(_MNIST.epochs, _CIFAR10.epochs),
+    f"Passes over the training images. {_by_model('epochs')}.",
 )
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     None,
-    "Images a batch. "
-    + _BY_MODEL.format(_MNIST.batch_size, _CIFAR10.batch_size)
-    + f" Less where that makes fewer than {experiments.LEAST_STEPS_PER_EPOCH} batches an epoch.",
+    f"Images a batch. {_by_model('batch_size')}. Less where that makes fewer than "
+    f"{experiments.LEAST_STEPS_PER_EPOCH} batches an epoch.",
 )
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate",
     None,
-    "Adam's step size. " + _BY_MODEL.format(_MNIST.learning_rate, _CIFAR10.learning_rate),
+    f"Adam's step size. {_by_model('learning_rate')}.",
 )
 _BETA_1 = flags.DEFINE_float(
-    "beta_1", None, f"Decay of Adam's mean of gradients. By default {_MNIST.beta_1}."
+    "beta_1", None, f"Decay of Adam's mean of gradients. {_by_model('beta_1')}."
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Decides everything that is random.")
-_EVAL = flags.DEFINE_list(
-    "eval",
-    "auto",
-    "Which kinds to test: a list of kinds; all; or auto: the kinds of the trained family "
-    "(stuck, dead and hot together), all for natural training.",
-)
-_TRIALS = flags.DEFINE_integer(
-    "trials", experiments.TRIALS, "Passes over the test images for each random perturbation."
-)
+app.define_test_flags()
 _COMPARE_NATURAL = flags.DEFINE_bool(
     "compare_natural",
-    True,
+    None,
     "Also train the same network on natural images, or take it from an earlier run with "
-    "the same settings, to compare with.",
-)
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", "results", "Where the run's folder with tables and figures is made."
+    "the same settings, to compare with. By default yes, except with --pretrained.",
 )
 _SAVED_MODELS_DIR = flags.DEFINE_string(
     "saved_models_dir", "saved_models", "Where the run's SavedModel is exported."
@@ -139,59 +136,58 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the resolved configuration
 
 def main() -> None:
     """Runs what the flags say."""
+    values = flags.FLAGS
     options = Options(
         strategy=_STRATEGY.value or ("constant" if _PERTURB.value else "natural"),
         perturb=_PERTURB.value,
         level=_LEVEL.value,
-        channel_blur=_CHANNEL_BLUR.value,
+        channel_blur=values.channel_blur,
         fresh=_FRESH.value,
         ramp=_RAMP.value,
         ramp_start=_RAMP_START.value,
         ramp_end=_RAMP_END.value,
+        pretrained=_PRETRAINED.value,
+        head_units=_head_units(),
+        freeze_base=_FREEZE_BASE.value,
+        keep_standardization=_KEEP_STANDARDIZATION.value,
         model=_MODEL.value,
         epochs=_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,
         learning_rate=_LEARNING_RATE.value,
         beta_1=_BETA_1.value,
         standardize=_STANDARDIZE.value,
-        seed=_SEED.value,
+        seed=values.seed,
     )
-    kinds = _kinds_to_test(options.perturb)
-    conditions = experiments.test_conditions(kinds, options.channel_blur)
-    if _TRIALS.value < 1:
-        raise InvalidArgument("trials", _TRIALS.value, "a whole number from 1 on")
+    conditions = experiments.test_conditions(
+        app.kinds_to_test(options.perturb), values.channel_blur
+    )
     if not _DRY_RUN.value:
-        prepare_directory("output_dir", _OUTPUT_DIR.value)
+        prepare_directory("output_dir", values.output_dir)
         prepare_directory("saved_models_dir", _SAVED_MODELS_DIR.value)
-    dataset = data.load(
-        _DATASET.value,
-        data_dir=_DATA_DIR.value,
-        data_source=_DATA_SOURCE.value,
-        train_examples=_TRAIN_EXAMPLES.value,
-        test_examples=_TEST_EXAMPLES.value,
-    )
+    dataset = app.load_data(train_examples=_TRAIN_EXAMPLES.value)
     run = options.resolve(dataset)
     if _DRY_RUN.value:
         for name, value in run.columns().items():
             print(f"{name} = {'' if value is None else value}")
         print(f"tests = {', '.join(str(condition or 'natural') for condition in conditions)}")
-        print(f"trials = {_TRIALS.value}")
+        print(f"trials = {values.trials}")
         return
-    both = [run]
-    if _COMPARE_NATURAL.value and run.strategy != "natural":
-        both.insert(0, run.natural())
-    folders = {"output_dir": _OUTPUT_DIR.value, "saved_models_dir": _SAVED_MODELS_DIR.value}
+    compare_natural = _COMPARE_NATURAL.value
+    if compare_natural is None:
+        compare_natural = _PRETRAINED.value is None
+    both = [run.natural_run, run] if run.natural_run and compare_natural else [run]
+    folders = {"output_dir": values.output_dir, "saved_models_dir": _SAVED_MODELS_DIR.value}
     trials = []
     for each in both:
-        if runs.is_finished(each, _OUTPUT_DIR.value):
-            print(f"{each.label} is trained already: {_OUTPUT_DIR.value}/{each.name}")
+        if runs.is_finished(each, values.output_dir):
+            print(f"{each.label} is trained already: {values.output_dir}/{each.name}")
         runs.train(each, dataset, tensorboard=_TENSORBOARD.value, **folders)
-        trials.append(runs.test(each, dataset, conditions, trials=_TRIALS.value, **folders))
+        trials.append(runs.test(each, dataset, conditions, trials=values.trials, **folders))
     table = pd.concat(trials, ignore_index=True)
     figures = runs.draw(both, dataset, conditions, table, **folders)
     finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]
     print(
-        f"\nAccuracy in percent, mean ± standard deviation over {_TRIALS.value} trials on "
+        f"\nAccuracy in percent, mean ± standard deviation over {values.trials} trials on "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source})\n"
     )
     print(results.comparison(table).to_string())
@@ -200,16 +196,14 @@ def main() -> None:
     print(f"SavedModel  {finished['saved_model']}")
 
 
-def _kinds_to_test(perturb: str | None) -> tuple[str, ...]:
-    asked = _EVAL.value
-    if asked == ["all"] or (asked == ["auto"] and perturb is None):
-        return tuple(KINDS)
-    if asked == ["auto"]:
-        return tuple(kind for kind in KINDS if KINDS[kind].family == KINDS[perturb].family)
-    for kind in asked:
-        if kind not in KINDS:
-            raise InvalidArgument("eval", kind, f"auto, all, or some of {', '.join(KINDS)}")
-    return tuple(asked)
+def _head_units() -> tuple[int, ...] | None:
+    if _HEAD_UNITS.value is None:
+        return None
+    try:
+        return tuple(int(units) for units in _HEAD_UNITS.value if units)
+    except ValueError:
+        expected = "whole numbers from 1 on, separated by commas"
+        raise InvalidArgument("head_units", ",".join(_HEAD_UNITS.value), expected) from None
 
 
 if __name__ == "__main__":

@@ -7,16 +7,16 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 
-from robust_tf import experiments, models, results
+from robust_tf import experiments, models, results, saved_models
 from robust_tf.callbacks import Ramp
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
+from robust_tf.files import file_name
 from robust_tf.perturbations import Perturbation
 from robust_tf.seeds import stream_seed
 from robust_tf.strategies import STRATEGIES
@@ -27,7 +27,7 @@ class Options:
     """What to train, as a user asks for it; None stands for a default.
 
     Args:
-        strategy: "natural", "constant" or "incremental".
+        strategy: "natural", "constant", "incremental" or "transfer".
         perturb: the kind of perturbation in training; None for natural training.
         level: its level; see `perturbations.Perturbation`.
         channel_blur: blur over the channel axis too, in training and tests.
@@ -35,6 +35,12 @@ class Options:
         ramp: "linear", "cosine" or "step" (incremental training).
         ramp_start: perturbed fraction in the first epoch, in [0, 1].
         ramp_end: perturbed fraction in the last epoch, in [0, 1].
+        pretrained: the directory of the SavedModel that transfer starts from, with or
+            without its version; None for the natural run with the same options.
+        head_units: units of the ReLU layers of transfer's new head.
+        freeze_base: train nothing but the head (transfer).
+        keep_standardization: of the pretrained model, even when it is fine-tuned; a
+            frozen base keeps its own anyway (transfer).
         model: a name of `models.MODELS`.
         epochs: passes over the training images.
         batch_size: images a batch.
@@ -55,20 +61,30 @@ class Options:
     ramp: str = Ramp.shape
     ramp_start: float = Ramp.start
     ramp_end: float = Ramp.end
+    pretrained: str | None = None
+    head_units: tuple[int, ...] | None = None
+    freeze_base: bool = False
+    keep_standardization: bool = False
     model: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     beta_1: float | None = None
-    standardize: str = "pixel"
+    standardize: str | None = None
     seed: int = 0
 
     def __post_init__(self):
         """Checks what can be checked without data, and fills in the level."""
         _check_choice("strategy", self.strategy, STRATEGIES)
-        _check_choice("standardize", self.standardize, models.STANDARDIZATIONS)
+        if self.standardize is not None:
+            _check_choice("standardize", self.standardize, models.STANDARDIZATIONS)
         if self.model is not None:
             _check_choice("model", self.model, models.MODELS)
+        if self.strategy != "transfer":
+            self._refuse("pretrained", "head_units", "freeze_base", "keep_standardization")
+        for units in self.head_units or ():
+            if units < 1:
+                raise InvalidArgument("head_units", units, "whole numbers from 1 on")
         for argument in ("epochs", "batch_size"):
             value = getattr(self, argument)
             if value is not None and value < 1:
@@ -80,15 +96,19 @@ class Options:
         stream_seed(self.seed, "")
         Ramp(self.ramp_start, self.ramp_end, self.ramp)
         if self.strategy == "natural":
-            for argument in ("perturb", "level"):
-                value = getattr(self, argument)
-                if value is not None:
-                    raise InvalidArgument(argument, value, "no value with strategy=natural")
+            self._refuse("perturb", "level")
         else:
             _check_choice("perturb", self.perturb, experiments.TRAIN_LEVELS)
             level = experiments.TRAIN_LEVELS[self.perturb] if self.level is None else self.level
             level = Perturbation(self.perturb, level, self.channel_blur).level
             object.__setattr__(self, "level", level)
+
+    def _refuse(self, *arguments: str, because: str = "") -> None:
+        because = because or f"strategy={self.strategy}"
+        for argument in arguments:
+            value = getattr(self, argument)
+            if value not in (None, False):
+                raise InvalidArgument(argument, value, f"no value with {because}")
 
     @property
     def perturbation(self) -> Perturbation | None:
@@ -102,23 +122,45 @@ class Options:
         """In words, as in tables and on figures: "constant hot 6"."""
         return results.training_label(self.strategy, self.perturb or "none", self.level or 0)
 
+    def _natural(self) -> "Options":
+        return dataclasses.replace(
+            self,
+            strategy="natural",
+            perturb=None,
+            level=None,
+            pretrained=None,
+            head_units=None,
+            freeze_base=False,
+            keep_standardization=False,
+        )
+
     def resolve(self, data: Data) -> "Run":
         """Fills in the defaults for a dataset and checks the rest.
 
         Raises:
             InvalidArgument: if an argument does not fit the data.
+            Unavailable: if `pretrained` is no SavedModel that can be reloaded.
         """
+        if self.pretrained is not None:
+            self._refuse("model", "standardize", because="pretrained, which decides it")
         examples = len(data.train)
         model = self.model or experiments.default_model(data.image_shape)
-        defaults = dataclasses.asdict(experiments.HYPERPARAMETERS[model])
-        defaults["batch_size"] = experiments.default_batch_size(model, examples)
-        asked = dataclasses.asdict(self)
+        hyperparameters = experiments.default_hyperparameters(model, self.strategy, examples)
+        defaults = {
+            **dataclasses.asdict(hyperparameters),
+            "standardize": "pixel",
+            "head_units": experiments.HEAD_UNITS[model] if self.strategy == "transfer" else None,
+        }
+        asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(Options)}
         filled = {key: default for key, default in defaults.items() if asked[key] is None}
         run = Run(
             **{
                 **asked,
-                **filled,
                 "model": model,
+                **filled,
+                "natural_run": None,
+                "start": None,
+                **self._start(data),
                 "dataset": data.name,
                 "data_source": data.source,
                 "train_examples": examples,
@@ -130,8 +172,32 @@ class Options:
             raise InvalidArgument("batch_size", run.batch_size, expected)
         if run.perturbation:
             run.perturbation.check(data.image_shape)
-        run.build_model(data)  # raises if the images are too small for the network
+        if run.pretrained is None:
+            run.build_model(data)  # raises if the images are too small for the network
         return run
+
+    def _start(self, data: Data) -> dict[str, Any]:
+        """The natural run, what transfer starts from, and what that decides."""
+        if self.strategy == "natural":
+            return {}
+        natural_run = self._natural().resolve(data)
+        if self.strategy != "transfer":
+            return {"natural_run": natural_run}
+        if self.pretrained is None:
+            return {"natural_run": natural_run, "start": natural_run.name}
+        folder = saved_models.find("pretrained", self.pretrained)
+        trained = saved_models.load(folder, argument="pretrained")
+        shape = trained.input_shape[1:]
+        if shape != data.image_shape:
+            expected = f"a model for images of shape {data.image_shape}, not {shape}"
+            raise InvalidArgument("pretrained", self.pretrained, expected)
+        names = {layer.name: layer for layer in trained.layers}
+        return {
+            "natural_run": natural_run,
+            "start": saved_models.fingerprint(folder),
+            "model": trained.name,
+            "standardize": names["standardization"].mode if "standardization" in names else "none",
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,6 +205,11 @@ class Run(Options):
     """What to train, in full; made by `Options.resolve`.
 
     Args:
+        natural_run: the natural training that the same options with strategy "natural"
+            ask for: the baseline, and what transfer starts from by default; None for a
+            natural run.
+        start: what transfer starts from: the name of a natural run, or the fingerprint
+            of the SavedModel that `pretrained` names; None with other strategies.
         dataset: name of the dataset.
         data_source: where the data came from, "tfds" or "sample".
         train_examples: number of training images.
@@ -150,6 +221,9 @@ class Run(Options):
     batch_size: int
     learning_rate: float
     beta_1: float
+    standardize: str
+    natural_run: "Run | None"
+    start: str | None
     dataset: str
     data_source: str
     train_examples: int
@@ -161,41 +235,60 @@ class Run(Options):
 
         Settings that do not affect its training do not affect the name.
         """
-        unused = {"test_examples"}
+        unused = {"test_examples", "natural_run", "pretrained"}  # `start` stands for these
         if self.strategy == "natural":
             unused |= {"fresh"}
         if self.strategy != "incremental":
             unused |= {"ramp", "ramp_start", "ramp_end"}
-        settings = dataclasses.asdict(self)
-        used = {key: value for key, value in settings.items() if key not in unused}
+        if self.strategy != "transfer":
+            unused |= {"start", "head_units", "freeze_base", "keep_standardization"}
+        elif self.freeze_base:
+            unused |= {"keep_standardization"}
+        used = {key: value for key, value in vars(self).items() if key not in unused}
         digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
-        return re.sub(r"[^A-Za-z0-9._]+", "-", f"{self.dataset} {self.label} {digest}")
+        return file_name(f"{self.dataset} {self.label} {digest}")
 
-    def build_model(self, data: Data) -> keras.Model:
-        """The untrained model for a dataset.
+    def build_model(self, data: Data, pretrained: keras.Model | None = None) -> keras.Model:
+        """The model that training starts from.
+
+        Args:
+            data: what the run was resolved for.
+            pretrained: gets a new head (transfer); otherwise the model is made anew.
 
         Raises:
             InvalidArgument: if the images are too small for the network.
         """
-        return models.build(
-            self.model,
-            data.image_shape,
-            len(data.label_names),
-            standardize=self.standardize,
+        classes = len(data.label_names)
+        if pretrained is None:
+            return models.build(
+                self.model,
+                data.image_shape,
+                classes,
+                standardize=self.standardize,
+                seed=self.seed,
+            )
+        return models.with_new_head(
+            pretrained,
+            classes,
+            self.head_units or (),
+            freeze_base=self.freeze_base,
             seed=self.seed,
         )
 
-    def natural(self) -> "Run":
-        """The natural training with the same settings: the baseline to compare with."""
-        return dataclasses.replace(self, strategy="natural", perturb=None, level=None)
-
     def columns(self) -> dict:
         """The run as the columns of `results.RUN_COLUMNS` that it decides."""
-        columns = dataclasses.asdict(self)
+        columns = dict(vars(self))
+        del columns["natural_run"]
         columns["train_perturb"] = columns.pop("perturb") or "none"
         columns["train_level"] = columns.pop("level")
+        columns["pretrained"] = columns.pop("start")
         if self.strategy != "incremental":
             columns |= {"ramp": None, "ramp_start": None, "ramp_end": None}
+        if self.strategy == "transfer":
+            columns["head_units"] = ",".join(map(str, self.head_units or ()))
+            columns["keep_standardization"] = self.freeze_base or self.keep_standardization
+        else:
+            columns |= {"freeze_base": None, "keep_standardization": None}
         return {"run": self.name, **columns}
 
 

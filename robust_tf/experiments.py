@@ -33,6 +33,13 @@ HYPERPARAMETERS = {
     "cifar10_cnn": Hyperparameters(epochs=20, batch_size=100, learning_rate=0.0005),
 }
 
+# Section VI.C: what retrains a natural model, and the units of its new head.
+TRANSFER_HYPERPARAMETERS = {
+    "mnist_cnn": Hyperparameters(epochs=20, batch_size=200, learning_rate=0.0005),
+    "cifar10_cnn": Hyperparameters(epochs=5, batch_size=200, learning_rate=0.0005),
+}
+HEAD_UNITS = {"mnist_cnn": (256,), "cifar10_cnn": (256, 512)}
+
 # Fewest batches an epoch: a training set too small for the paper's batches, such as the
 # MNIST sample, gets smaller ones by default.
 LEAST_STEPS_PER_EPOCH = 10
@@ -78,6 +85,17 @@ def default_model(image_shape: tuple[int, int, int]) -> str:
     return "mnist_cnn" if image_shape[-1] == 1 else "cifar10_cnn"
 
 
-def default_batch_size(model: str, examples: int) -> int:
-    """The paper's batch size, or less where that leaves too few batches an epoch."""
-    return max(1, min(HYPERPARAMETERS[model].batch_size, examples // LEAST_STEPS_PER_EPOCH))
+def default_hyperparameters(model: str, strategy: str, examples: int) -> Hyperparameters:
+    """The paper's, with smaller batches where theirs leave too few an epoch.
+
+    Args:
+        model: a name of `HYPERPARAMETERS`.
+        strategy: "transfer" has its own.
+        examples: number of training images.
+
+    Returns:
+        How to train.
+    """
+    table = TRANSFER_HYPERPARAMETERS if strategy == "transfer" else HYPERPARAMETERS
+    batch_size = max(1, min(table[model].batch_size, examples // LEAST_STEPS_PER_EPOCH))
+    return dataclasses.replace(table[model], batch_size=batch_size)

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -54,6 +55,11 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def file_name(text: str) -> str:
+    """A text with hyphens for all that might trouble a file system or a shell."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""The paper's CNNs as Keras functional models, and the layer that standardises images.
+"""The paper's CNNs as Keras functional models, their standardisation and transfer heads.
 
 A network is described by a small spec, so that other image sizes and the paper's
 ablation (Table I) need no new code. Nothing here trains or reads data from disk.
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
@@ -207,9 +208,6 @@ def build_cnn(
     if standardize not in STANDARDIZATIONS:
         raise InvalidArgument("standardize", standardize, f"one of {', '.join(STANDARDIZATIONS)}")
 
-    def initializer(layer: str) -> keras.initializers.Initializer:
-        return keras.initializers.GlorotUniform(stream_int(seed, f"initial weights/{layer}"))
-
     images = x = keras.Input(image_shape, name="images")
     if standardize != "none":
         x = Standardization(standardize, name="standardization")(x)
@@ -220,7 +218,7 @@ def build_cnn(
             conv.stride,
             conv.padding,
             use_bias=not spec.batch_norm,  # batch norm would cancel it
-            kernel_initializer=initializer(f"conv_{i}"),
+            kernel_initializer=_initializer(seed, f"conv_{i}"),
             name=f"conv_{i}",
         )(x)
         if spec.batch_norm:
@@ -241,8 +239,84 @@ def build_cnn(
         x = keras.layers.Dense(
             units,
             activation=spec.activation,
-            kernel_initializer=initializer(f"dense_{i}"),
+            kernel_initializer=_initializer(seed, f"dense_{i}"),
             name=f"dense_{i}",
         )(x)
-    logits = keras.layers.Dense(classes, kernel_initializer=initializer("logits"), name="logits")(x)
-    return keras.Model(images, logits, name=name)
+    return keras.Model(images, _logits(x, classes, seed), name=name)
+
+
+def with_new_head(
+    pretrained: keras.Model,
+    classes: int,
+    head_units: Iterable[int],
+    *,
+    freeze_base: bool = False,
+    seed: int = 0,
+) -> keras.Model:
+    """Replaces the last dense layer of a trained model by a new head (paper, section VI.C).
+
+    Args:
+        pretrained: a functional model whose last layer is a dense one named "logits", as
+            `build_cnn` and this function return it; it is left as it is.
+        classes: number of classes.
+        head_units: units of the head's ReLU layers, each from 1 on; may be empty.
+        freeze_base: keep all layers before the head as they are in training, and run
+            them in inference mode: batch norm with its moving statistics, no dropout.
+        seed: decides the head's initial weights.
+
+    Returns:
+        A functional model with copies of the trained weights; its input is that of
+        `pretrained`, its output logits, float32 [B, classes].
+
+    Raises:
+        InvalidArgument: if a number of units is below 1.
+    """
+    head_units = list(head_units)
+    for units in head_units:
+        if units < 1:
+            raise InvalidArgument("head_units", units, "whole numbers from 1 on")
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if freeze_base and isinstance(layer, keras.layers.Dropout):
+            # Training would switch it on: a functional model tells its mode to all layers.
+            config["rate"] = 0.0
+        return type(layer).from_config({**config, "trainable": not freeze_base})
+
+    base = keras.models.clone_model(pretrained, clone_function=copy)
+    for layer, trained in zip(base.layers, pretrained.layers):
+        for variable, value in zip(layer.weights, trained.weights):
+            variable.assign(value)
+    x = features(base).output
+    # The model may have a head from an earlier transfer.
+    first = 1 + sum(layer.name.startswith("head_") for layer in base.layers)
+    for i, units in enumerate(head_units, start=first):
+        x = keras.layers.Dense(
+            units,
+            activation="relu",
+            kernel_initializer=_initializer(seed, f"head_{i}"),
+            name=f"head_{i}",
+        )(x)
+    return keras.Model(base.input, _logits(x, classes, seed), name=pretrained.name)
+
+
+def features(model: keras.Model) -> keras.Model:
+    """The part of a model before its last dense layer.
+
+    Args:
+        model: as `build_cnn` and `with_new_head` return it.
+
+    Returns:
+        A functional model with the same layers and weights, from images to the input of
+        the layer "logits".
+    """
+    return keras.Model(model.input, model.get_layer("logits").input, name="features")
+
+
+def _initializer(seed: int, layer: str) -> keras.initializers.Initializer:
+    return keras.initializers.GlorotUniform(stream_int(seed, f"initial weights/{layer}"))
+
+
+def _logits(x: keras.KerasTensor, classes: int, seed: int) -> keras.KerasTensor:
+    initializer = _initializer(seed, "logits")
+    return keras.layers.Dense(classes, kernel_initializer=initializer, name="logits")(x)

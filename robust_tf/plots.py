@@ -1,10 +1,11 @@
 """Every figure, from results alone; each function returns a Matplotlib figure.
 
-Saving is the caller's. Colours are safe for colour-blind readers, and no figure needs
+Colours are safe for colour-blind readers, and no figure needs
 colour to be read.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from robust_tf.files import replacing, writing_to
 from robust_tf.results import with_labels
 
 _PALETTE = "colorblind"
@@ -23,6 +25,23 @@ _HATCHES = ("", "//", "..", "xx")
 def _figure(width: float, height: float) -> matplotlib.figure.Figure:
     """A figure that no window system and no global state knows of."""
     return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figures: Mapping[str, matplotlib.figure.Figure], folder: Path) -> None:
+    """Writes figures as PNG files of their names, each complete or not at all.
+
+    Args:
+        figures: by name.
+        folder: a folder `figures` in the folder of a run; made if absent.
+
+    Raises:
+        Unavailable: if it cannot be written.
+    """
+    with writing_to("output_dir", folder.parent.parent):
+        folder.mkdir(exist_ok=True)
+        for name, figure in figures.items():
+            with replacing(folder / f"{name}.png") as path:
+                figure.savefig(path, dpi=150)
 
 
 def accuracy(trials: pd.DataFrame) -> matplotlib.figure.Figure:

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import keras
 import matplotlib.figure
@@ -18,12 +17,13 @@ import tensorflow as tf
 
 import robust_tf
 from robust_tf import plots, results, saved_models, training
+from robust_tf import trials as trials_lib
 from robust_tf.callbacks import Backup, Ramp
 from robust_tf.configuration import Run
 from robust_tf.data import Data, Split
-from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Condition, Evaluator, evaluate
-from robust_tf.files import locked, prepare_directory, replacing, writing_to
+from robust_tf.errors import Unavailable
+from robust_tf.evaluation import Condition, Evaluator
+from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.perturbations import example_seeds
 from robust_tf.seeds import stream_seed
 from robust_tf.strategies import STRATEGIES, Settings
@@ -51,6 +51,8 @@ def train(
     """Trains a model, exports it, and writes `runs.csv` and `history.csv`.
 
     A finished run is left as it is; a stopped one goes on after its last whole epoch.
+    Transfer trains its natural run first, unless that is finished or the run names a
+    pretrained model.
     Until it is finished, its files lie in `<output_dir>/<run>.partial/`.
 
     Args:
@@ -72,6 +74,15 @@ def train(
     if is_finished(run, output_dir):
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
+    if run.strategy == "transfer" and run.pretrained is None and run.natural_run:
+        train(
+            run.natural_run,
+            data,
+            output_dir=output_dir,
+            saved_models_dir=saved_models_dir,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
     partial = output_dir / f"{run.name}.partial"
     with locked(partial):
         if is_finished(run, output_dir):  # by the process that we waited for
@@ -105,9 +116,13 @@ def _fit_and_export(
         perturbation=run.perturbation,
         ramp=Ramp(run.ramp_start, run.ramp_end, run.ramp),
         fresh=run.fresh,
+        keep_standardization=run.keep_standardization or run.freeze_base,
         initial_epoch=backup.completed_epochs(),
     )
-    started = STRATEGIES[run.strategy](data.train, lambda: run.build_model(data), settings)
+    pretrained = _pretrained(run, partial.parent, saved_models_dir)
+    started = STRATEGIES[run.strategy](
+        data.train, lambda: run.build_model(data, pretrained), settings
+    )
     with writing_to("output_dir", partial.parent):
         history = training.fit(
             started,
@@ -118,7 +133,13 @@ def _fit_and_export(
             label=f"training {run.label}" if progress else None,
         )
     with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
-        saved_model = saved_models.export(started.model, saved_models_dir / run.name)
+        saved_model = saved_models.export(
+            started.model,
+            saved_models_dir / run.name,
+            label_names=data.label_names,
+            training=run.columns(),
+            example=data.test.images[0].numpy(),
+        )
     seconds = history["seconds"].sum()
     row = {
         **run.columns(),
@@ -132,6 +153,15 @@ def _fit_and_export(
         "robust_tf_version": robust_tf.__version__,
     }
     return row, history
+
+
+def _pretrained(run: Run, output_dir: Path, saved_models_dir: Path) -> keras.Model | None:
+    """What transfer starts from."""
+    if run.pretrained is not None:
+        return saved_models.load(saved_models.find("pretrained", run.pretrained), "pretrained")
+    if run.strategy == "transfer" and run.natural_run:
+        return load_model(run.natural_run, output_dir, saved_models_dir)
+    return None
 
 
 def test(
@@ -164,59 +194,23 @@ def test(
         InvalidArgument: if a condition does not fit the images or `trials` is below 1.
         Unavailable: if the SavedModel is gone or the folder cannot be written.
     """
-    if trials < 1:
-        raise InvalidArgument("trials", trials, "a whole number from 1 on")
-    conditions = list(conditions)
-    folder = Path(output_dir) / run.name
-    path = folder / "trials.csv"
-    with locked(folder):
-        kept = _add_trials(run, data, conditions, trials, path, saved_models_dir, progress)
-    asked = {_key(condition) for condition in conditions}
-    wanted = [
-        row.n_examples == len(data.test) and row.trial < trials and _row_key(row) in asked
-        for row in kept.itertuples()
-    ]
-    return kept[wanted].reset_index(drop=True)
-
-
-def _add_trials(
-    run: Run,
-    data: Data,
-    conditions: list[Condition],
-    trials: int,
-    path: Path,
-    saved_models_dir: str | os.PathLike,
-    progress: bool,
-) -> pd.DataFrame:
-    """Adds the trials that are missing in a `trials.csv`; returns all that are in it."""
-    kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
-    there = {
-        (_row_key(row), row.trial)
-        for row in kept[kept["n_examples"] == len(data.test)].itertuples()
-    }
-    done = {
-        (condition, trial)
-        for condition in conditions
-        for trial in range(trials)
-        if (_key(condition), trial) in there
-    }
-    output_dir = path.parent.parent
-    new = evaluate(
-        load_model(run, output_dir, saved_models_dir),
+    folder = _saved_model(run, output_dir, saved_models_dir)
+    path = Path(output_dir) / run.name / "trials.csv"
+    asked = trials_lib.complete(
+        path,
+        saved_models.load(folder),
         data.test,
         conditions,
+        {key: run.columns()[key] for key in results.TRAINING_COLUMNS},
         trials=trials,
         seed=run.seed,
-        done=done,
         label=f"testing {run.label}" if progress else None,
     )
-    if new.empty:
-        return kept
-    columns = {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
-    tables = [table for table in (kept, new.assign(**columns)) if len(table)]
-    with writing_to("output_dir", output_dir):
-        results.write(pd.concat(tables, ignore_index=True), path, results.TRIAL_COLUMNS)
-    return pd.read_csv(path)
+    known = pd.read_csv(path)
+    known = known[known["n_examples"] == len(data.test)]
+    with writing_to("saved_models_dir", saved_models_dir):
+        saved_models.add_robustness(folder, results.summarize(known))
+    return asked
 
 
 def load_model(
@@ -227,6 +221,12 @@ def load_model(
     Raises:
         Unavailable: if it is gone.
     """
+    return saved_models.load(_saved_model(run, output_dir, saved_models_dir))
+
+
+def _saved_model(
+    run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
+) -> Path:
     row = pd.read_csv(Path(output_dir) / run.name / "runs.csv").iloc[0]
     folder = Path(saved_models_dir) / run.name / Path(row["saved_model"]).name
     if not folder.is_dir():
@@ -236,7 +236,7 @@ def load_model(
             f"{folder.relative_to(saved_models_dir)} is not there; remove the folder "
             f"{Path(output_dir) / run.name} to train it again",
         )
-    return saved_models.load(folder)
+    return folder
 
 
 def draw(
@@ -273,11 +273,7 @@ def draw(
         "examples": _examples(loaded, data, list(conditions), runs[-1].seed),
     }
     folder = list(folders.values())[-1] / "figures"
-    with writing_to("output_dir", output_dir):
-        folder.mkdir(exist_ok=True)
-        for name, figure in figures.items():
-            with replacing(folder / f"{name}.png") as path:
-                figure.savefig(path, dpi=150)
+    plots.save(figures, folder)
     return folder
 
 
@@ -305,14 +301,3 @@ def _examples(
         names[first.labels.numpy()[chosen]],
         {label: names[classes[chosen]] for label, classes in predicted.items()},
     )
-
-
-def _key(condition: Condition) -> tuple[str, float]:
-    """What tells conditions of a run apart, whatever a CSV made of the last bit of a level."""
-    return (condition.kind, round(condition.level, 9)) if condition else ("none", 0.0)
-
-
-def _row_key(row: Any) -> tuple[str, float]:
-    """The `_key` of the condition of a row of trials."""
-    natural = row.test_perturb == "none"
-    return row.test_perturb, 0.0 if natural else round(row.test_level, 9)

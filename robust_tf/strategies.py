@@ -7,6 +7,7 @@ a model is fitted is not known here.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -24,6 +25,8 @@ _CHUNK = 1000
 BuildModel = Callable[[], keras.Model]
 # (example indices [B], epoch) to images [B, H, W, C]; callable in a graph.
 ImagesAt = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Which training images the standardisation is adapted to.
+Adapt = Literal["natural", "perturbed"] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Settings:
         perturbation: None for natural training.
         ramp: the perturbed fraction over the epochs (incremental training).
         fresh: perturb an image anew in each epoch, not once and for all.
+        keep_standardization: leave the standardisation of the starting model as it is
+            (transfer).
         initial_epoch: the first epoch to make batches for, from 0.
     """
 
@@ -46,6 +51,7 @@ class Settings:
     perturbation: Perturbation | None = None
     ramp: Ramp = Ramp()
     fresh: bool = False
+    keep_standardization: bool = False
     initial_epoch: int = 0
 
 
@@ -83,7 +89,7 @@ def natural(split: Split, build_model: BuildModel, settings: Settings) -> Traini
         What `training.fit` needs.
     """
     settings = dataclasses.replace(settings, perturbation=None)
-    return _training(split, build_model, settings, Ramp(0.0, 0.0), adapt_to_perturbed=False)
+    return _training(split, build_model, settings, Ramp(0.0, 0.0), "natural")
 
 
 def constant(split: Split, build_model: BuildModel, settings: Settings) -> Training:
@@ -103,7 +109,7 @@ def constant(split: Split, build_model: BuildModel, settings: Settings) -> Train
         InvalidArgument: if there is no perturbation or its level does not fit.
     """
     _check_perturbation(settings)
-    return _training(split, build_model, settings, Ramp(1.0, 1.0), adapt_to_perturbed=True)
+    return _training(split, build_model, settings, Ramp(1.0, 1.0), "perturbed")
 
 
 def incremental(split: Split, build_model: BuildModel, settings: Settings) -> Training:
@@ -124,13 +130,35 @@ def incremental(split: Split, build_model: BuildModel, settings: Settings) -> Tr
         InvalidArgument: if there is no perturbation or its level does not fit.
     """
     _check_perturbation(settings)
-    return _training(split, build_model, settings, settings.ramp, adapt_to_perturbed=False)
+    return _training(split, build_model, settings, settings.ramp, "natural")
+
+
+def transfer(split: Split, build_model: BuildModel, settings: Settings) -> Training:
+    """Perturbs every image for a model that was trained before (paper, section VI.C).
+
+    The standardisation is adapted to the perturbed images of the first epoch, or kept.
+
+    Args:
+        split: training split.
+        build_model: makes the trained model with a new head; see `models.with_new_head`.
+        settings: with a perturbation; `ramp` is not used.
+
+    Returns:
+        What `training.fit` needs.
+
+    Raises:
+        InvalidArgument: if there is no perturbation or its level does not fit.
+    """
+    _check_perturbation(settings)
+    adapt: Adapt = None if settings.keep_standardization else "perturbed"
+    return _training(split, build_model, settings, Ramp(1.0, 1.0), adapt)
 
 
 STRATEGIES: dict[str, Callable[[Split, BuildModel, Settings], Training]] = {
     "natural": natural,
     "constant": constant,
     "incremental": incremental,
+    "transfer": transfer,
 }
 
 
@@ -144,19 +172,19 @@ def _training(
     build_model: BuildModel,
     settings: Settings,
     ramp: Ramp,
-    adapt_to_perturbed: bool,
+    adapt: Adapt,
 ) -> Training:
     fraction = PerturbedFraction(ramp, settings.epochs)
     perturbed_at = _perturbed_at(split, settings)
 
     def presented(index: tf.Tensor) -> tf.Tensor:
-        if adapt_to_perturbed:
+        if adapt == "perturbed":
             return perturbed_at(index, tf.constant(0, tf.int64))
         return split.images_at(index)
 
     model = build_model()
     for layer in model.layers:
-        if layer.name == "standardization":
+        if adapt and layer.name == "standardization":
             layer.adapt(_indices(len(split)).map(presented, num_parallel_calls=tf.data.AUTOTUNE))
     return Training(
         model=model,

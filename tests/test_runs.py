@@ -110,7 +110,7 @@ def test_a_name_tells_runs_apart_and_only_those(small):
     fewer = dataclasses.replace(small, test=Split(small.test.images[:9], small.test.labels[:9]))
     run = Options(strategy="constant", perturb="hot")
     assert run.resolve(fewer).name == plain  # nor do the test images affect the training
-    baseline = run.resolve(small).natural().name
+    baseline = run.resolve(small).natural_run.name
     assert Options(fresh=True).resolve(small).name == baseline
 
 
@@ -203,7 +203,7 @@ def test_trials_must_be_at_least_one(small, folders):
 
 def test_figures(small, folders):
     run = short(small, strategy="constant", perturb="blur")
-    both = [run.natural(), run]
+    both = [run.natural_run, run]
     conditions = experiments.test_conditions(("blur",))
     trials = pd.concat([carry_out(each, small, folders, conditions) for each in both])
     drawn = runs.draw(both, small, conditions, trials, **folders)

@@ -1,0 +1,44 @@
+"""Measures how a saved classifier of any maker holds up under sensor changes.
+
+Example:
+  python -m pipelines.evaluate --model=path/to/saved_model --dataset=mnist
+"""
+
+from absl import flags
+
+from pipelines import app
+from robust_tf import classifiers, experiments, results
+
+app.define_model_flags()
+app.define_data_flags()
+app.define_test_flags()
+
+
+def main() -> None:
+    """Runs what the flags say."""
+    values = flags.FLAGS
+    classifier = app.load_classifier()
+    perturb = classifier.metadata.get("training", {}).get("train_perturb", "none")
+    kinds = app.kinds_to_test(None if perturb == "none" else perturb)
+    conditions = experiments.test_conditions(kinds, values.channel_blur)
+    dataset = app.load_data()
+    folder, table = classifiers.test(
+        classifier,
+        dataset,
+        conditions,
+        trials=values.trials,
+        seed=values.seed,
+        output_dir=values.output_dir,
+    )
+    print(
+        f"\nAccuracy of {classifier.name} in percent, mean ± standard deviation over "
+        f"{values.trials} trials on {len(dataset.test):,} test images of {dataset.name} "
+        f"({dataset.source})\n"
+    )
+    print(results.comparison(table).to_string())
+    print(f"\nresults  {folder}")
+    print(f"figures  {folder}/figures")
+
+
+if __name__ == "__main__":
+    app.launch(main)

@@ -1,0 +1,84 @@
+"""A model's file of trials, which grows: no trial that is in it is run again."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+
+from robust_tf import results
+from robust_tf.data import Split
+from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import Condition, evaluate
+from robust_tf.files import locked, prepare_directory, writing_to
+
+
+def complete(
+    path: Path,
+    model: keras.Model | Callable,
+    split: Split,
+    conditions: Iterable[Condition],
+    columns: Mapping[str, Any],
+    *,
+    trials: int,
+    seed: int,
+    label: str | None = None,
+) -> pd.DataFrame:
+    """Runs the trials that a `trials.csv` lacks and adds them to it.
+
+    Args:
+        path: the file, in a folder of the output directory; both are made if absent.
+        model: as in `evaluation.Evaluator`.
+        split: the test set.
+        conditions: perturbations, and None for natural images.
+        columns: what tells of the model, `results.TRAINING_COLUMNS`.
+        trials: passes for each random perturbation.
+        seed: the experiment's seed.
+        label: the progress bar's label; no bar without one.
+
+    Returns:
+        The asked trials, columns as in `results.TRIAL_COLUMNS`.
+
+    Raises:
+        InvalidArgument: if a condition does not fit the images or `trials` is below 1.
+        Unavailable: if the file cannot be written.
+    """
+    if trials < 1:
+        raise InvalidArgument("trials", trials, "a whole number from 1 on")
+    conditions = list(conditions)
+    with locked(prepare_directory("output_dir", path.parent)):
+        kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
+        there = {
+            (_row_key(row), row.trial)
+            for row in kept[kept["n_examples"] == len(split)].itertuples()
+        }
+        done = {
+            (condition, trial)
+            for condition in conditions
+            for trial in range(trials)
+            if (_key(condition), trial) in there
+        }
+        new = evaluate(model, split, conditions, trials=trials, seed=seed, done=done, label=label)
+        if len(new):
+            tables = [table for table in (kept, new.assign(**columns)) if len(table)]
+            with writing_to("output_dir", path.parent.parent):
+                results.write(pd.concat(tables, ignore_index=True), path, results.TRIAL_COLUMNS)
+            kept = pd.read_csv(path)
+    asked = {_key(condition) for condition in conditions}
+    wanted = [
+        row.n_examples == len(split) and row.trial < trials and _row_key(row) in asked
+        for row in kept.itertuples()
+    ]
+    return kept[wanted].reset_index(drop=True)
+
+
+def _key(condition: Condition) -> tuple[str, float]:
+    """What tells conditions of a run apart, whatever a CSV made of the last bit of a level."""
+    return (condition.kind, round(condition.level, 9)) if condition else ("none", 0.0)
+
+
+def _row_key(row: Any) -> tuple[str, float]:
+    """The `_key` of the condition of a row of trials."""
+    natural = row.test_perturb == "none"
+    return row.test_perturb, 0.0 if natural else round(row.test_level, 9)
