@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import robust_tf  # noqa: F401  (sets what must be set before TensorFlow is imported)
 from robust_tf import data as data_lib
+from robust_tf import models, saved_models
+from robust_tf.strategies import Settings, natural
+from robust_tf.training import fit
 
 ROOT = Path(__file__).parents[1]
 
@@ -41,6 +45,39 @@ def sample() -> data_lib.Data:
 def small() -> data_lib.Data:
     """The first 200 + 100 of them."""
     return data_lib.load("mnist", data_source="sample", train_examples=200, test_examples=100)
+
+
+@pytest.fixture(scope="session")
+def trained(sample) -> keras.Model:
+    """MNIST's network after an epoch, so that no weight is as it was made."""
+    training = natural(
+        sample.train,
+        lambda: models.build("mnist_cnn", (28, 28, 1), 10),
+        Settings(epochs=1, batch_size=400),
+    )
+    fit(training, learning_rate=0.01, beta_1=0.5)
+    return training.model
+
+
+@pytest.fixture(scope="session")
+def exported(trained, sample, tmp_path_factory) -> Path:
+    """Its SavedModel; a test that changes it takes a copy."""
+    return saved_models.export(
+        trained,
+        tmp_path_factory.mktemp("saved") / "digits",
+        label_names=sample.label_names,
+        training={"dataset": "mnist", "strategy": "natural", "train_perturb": "none"},
+        example=sample.test.images[0].numpy(),
+    )
+
+
+@pytest.fixture(scope="session")
+def without_us(tmp_path_factory) -> dict[str, str]:
+    """The environment of a process that can import neither Keras nor this package."""
+    folder = tmp_path_factory.mktemp("hidden")
+    for name in ("keras", "robust_tf"):
+        (folder / f"{name}.py").write_text("raise ImportError('hidden')")
+    return {**os.environ, "PYTHONPATH": str(folder)}
 
 
 @pytest.fixture

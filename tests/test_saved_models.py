@@ -1,98 +1,119 @@
 import json
 import shutil
-import subprocess
 import sys
 
+import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
-from robust_tf import models, saved_models
+import robust_tf
+from robust_tf import results, saved_models, warmup
 from robust_tf.errors import Unavailable
-from robust_tf.strategies import Settings, natural
-from robust_tf.training import fit
+
+TRAINING = {"strategy": "constant", "level": 2, "freeze_base": None}
 
 
-@pytest.fixture(scope="module")
-def model(sample):
-    """Trained for an epoch, so that no weight is as it was made."""
-    training = natural(
-        sample.train,
-        lambda: models.build("mnist_cnn", (28, 28, 1), 10),
-        Settings(epochs=1, batch_size=400),
-    )
-    fit(training, learning_rate=0.01, beta_1=0.5)
-    return training.model
+def export(model, directory):
+    return saved_models.export(model, directory, label_names="0123456789", training=TRAINING)
 
 
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
-    return saved_models.export(model, tmp_path_factory.mktemp("saved") / "run")
-
-
-CLEAN_PROCESS = """
-import sys
-for name in ("keras", "robust_tf"):
-    sys.modules[name] = None  # an import of either fails
-import numpy as np, tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-out = serve(images=tf.constant(np.load(sys.argv[2])))
-np.savez(sys.argv[3], **{name: value.numpy() for name, value in out.items()})
-"""
-
-
-def test_a_clean_process_gets_the_same_probabilities(model, exported, sample, tmp_path):
-    images = sample.test.images_at(tf.range(100)).numpy()
-    np.save(tmp_path / "in.npy", images)
-    paths = [str(exported), str(tmp_path / "in.npy"), str(tmp_path / "out.npz")]
-    subprocess.run([sys.executable, "-c", CLEAN_PROCESS, *paths], check=True, timeout=300)
-    out = np.load(tmp_path / "out.npz")
-    logits = model(images, training=False).numpy().astype(np.float64)
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(out["probabilities"], expected, atol=1e-6)
-    assert out["probabilities"].dtype == np.float32
-    np.testing.assert_array_equal(out["label"], logits.argmax(axis=1))
-    assert out["label"].dtype == np.int64
-
-
-def test_the_signature_is_as_documented(exported):
-    signature = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    (images,) = signature.structured_input_signature[1].values()
-    assert (images.name, images.dtype, images.shape.as_list()) == (
-        "images",
-        tf.float32,
-        [None, 28, 28, 1],
-    )
-    assert signature.structured_outputs["probabilities"].shape.as_list() == [None, 10]
-    assert signature.structured_outputs["label"].shape.as_list() == [None]
-
-
-def test_it_reloads_as_the_same_keras_model(model, exported, sample):
+def test_it_reloads_as_the_same_keras_model(trained, exported, sample):
     images = sample.test.images_at(tf.range(50))
     again = saved_models.load(exported)
-    assert [layer.name for layer in again.layers] == [layer.name for layer in model.layers]
-    np.testing.assert_array_equal(again(images, training=False), model(images, training=False))
+    assert [layer.name for layer in again.layers] == [layer.name for layer in trained.layers]
+    np.testing.assert_array_equal(again(images, training=False), trained(images, training=False))
 
 
-def test_versions_grow_and_nothing_is_overwritten(model, tmp_path):
+def test_it_says_what_it_is(trained, tmp_path):
+    folder = export(trained, tmp_path / "run")
+    assert saved_models.metadata(folder) == {
+        "label_names": list("0123456789"),
+        "input": {"dtype": "float32", "shape": [None, 28, 28, 1], "range": [0, 1]},
+        "training": TRAINING,
+        "versions": {
+            "robust_tf": robust_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+
+
+def test_the_example_is_an_image(exported, sample):
+    png = (exported / saved_models.EXAMPLE).read_bytes()
+    np.testing.assert_array_equal(tf.io.decode_png(png), sample.test.images[0])
+
+
+def test_robustness_figures_go_with_the_model(trained, tmp_path):
+    folder = export(trained, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    columns = {name: None for name in results.TRIAL_COLUMNS}
+    rows = [
+        {**columns, "test_perturb": "hot", "test_level": 2, "accuracy": accuracy}
+        for accuracy in (0.5, 0.7)
+    ]
+    saved_models.add_robustness(folder, results.summarize(pd.DataFrame(rows)))
+    (row,) = pd.read_csv(folder / "assets.extra" / "robustness.csv").to_dict("records")
+    assert (row["test_perturb"], row["test_level"], row["n_trials"]) == ("hot", 2, 2)
+    assert row["mean"] == pytest.approx(0.6)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_without_the_serving_package_there_is_no_warm_up_file(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    folder = export(trained, tmp_path / "run")
+    assert sorted(path.name for path in (folder / "assets.extra").iterdir()) == [
+        "example.png", "metadata.json", "model.json",
+    ]  # fmt: skip
+    monkeypatch.undo()
+    assert (export(trained, tmp_path / "run") / "assets.extra" / warmup.FILE_NAME).exists()
+
+
+def test_versions_grow_and_nothing_is_overwritten(trained, tmp_path):
     assert saved_models.versions(tmp_path / "run") == []
-    first = saved_models.export(model, tmp_path / "run")
+    first = export(trained, tmp_path / "run")
     before = (first / "saved_model.pb").read_bytes()
     shutil.copytree(first, tmp_path / "run" / "9")
     (tmp_path / "run" / "notes").mkdir()
-    assert saved_models.export(model, tmp_path / "run").name == "10"
+    assert export(trained, tmp_path / "run").name == "10"
     assert saved_models.versions(tmp_path / "run") == [1, 9, 10]
     assert (first / "saved_model.pb").read_bytes() == before
 
 
-def test_a_failed_export_leaves_nothing(model, tmp_path, monkeypatch):
+def test_a_failed_export_leaves_nothing(trained, tmp_path, monkeypatch):
     def fail(self):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(type(model), "to_json", fail)
+    monkeypatch.setattr(type(trained), "to_json", fail)
     with pytest.raises(OSError, match="No space left"):
-        saved_models.export(model, tmp_path / "run")
+        export(trained, tmp_path / "run")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_model_is_found_with_and_without_its_version(trained, tmp_path):
+    first, second = export(trained, tmp_path / "run"), export(trained, tmp_path / "run")
+    assert saved_models.find("model", tmp_path / "run") == second
+    assert saved_models.find("model", f"{tmp_path}/run/") == second
+    assert saved_models.find("model", first) == first
+    (tmp_path / "empty").mkdir()
+    for missing in (tmp_path / "empty", tmp_path / "none", first / "saved_model.pb"):
+        with pytest.raises(Unavailable) as caught:
+            saved_models.find("pretrained", missing)
+        assert str(caught.value) == (
+            f"pretrained={missing}: expected the directory of a SavedModel, with or without "
+            "its version"
+        )
+
+
+def test_a_fingerprint_tells_models_apart(trained, exported, tmp_path):
+    copy = tmp_path / "digits" / "1"
+    shutil.copytree(exported, copy)
+    assert saved_models.fingerprint(copy) == saved_models.fingerprint(exported)
+    assert saved_models.fingerprint(copy).startswith("digits/1 ")
+    other = keras.models.clone_model(trained)
+    folder = export(other, tmp_path / "other" / "digits")
+    assert saved_models.fingerprint(folder) != saved_models.fingerprint(exported)
 
 
 def damage_weights(folder):

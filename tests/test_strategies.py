@@ -184,7 +184,8 @@ def test_incremental_shows_the_images_of_constant_or_natural(small):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "presented"), [("natural", False), ("constant", True), ("incremental", False)]
+    ("strategy", "presented"),
+    [("natural", False), ("constant", True), ("incremental", False), ("transfer", True)],
 )
 def test_whose_statistics_standardise(small, strategy, presented):
     settings = Settings(epochs=1, batch_size=50, perturbation=Perturbation("hot", 9))
@@ -199,7 +200,7 @@ def test_whose_statistics_standardise(small, strategy, presented):
     np.testing.assert_allclose(mean, images.numpy().mean(axis=0), atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["constant", "incremental"])
+@pytest.mark.parametrize("strategy", ["constant", "incremental", "transfer"])
 def test_a_perturbation_is_needed_and_must_fit(strategy):
     make = STRATEGIES[strategy]
     with pytest.raises(InvalidArgument, match="^perturb: expected a perturbation"):
