@@ -67,6 +67,7 @@ def accuracy(trials: pd.DataFrame) -> matplotlib.figure.Figure:
         errorbar=_deviation,
         palette=_PALETTE,
         err_kws={"linewidth": 1.2},
+        legend="full",
         ax=axes,
     )
     bars: Any = axes.containers

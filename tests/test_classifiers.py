@@ -1,0 +1,254 @@
+"""Saved models of any maker: found, called, checked against the data, and tested."""
+
+import dataclasses
+import shutil
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from robust_tf import classifiers, experiments, results
+from robust_tf.data import Split
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.perturbations import Perturbation
+
+HOT = experiments.test_conditions(("hot",))
+
+
+@pytest.fixture(scope="module")
+def foreign() -> keras.Model:
+    """A small network of another maker: other names, other layers, softmax inside."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((28, 28, 1), name="pixels")
+    x = keras.layers.Rescaling(2.0, offset=-1.0)(inputs)
+    x = keras.layers.Conv2D(4, 5, strides=3, activation="relu")(x)
+    x = keras.layers.Dropout(0.5)(x)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="digit")(x))
+
+
+@pytest.fixture(scope="module")
+def exports(foreign, tmp_path_factory):
+    """The same model in both of Keras's forms, and for images from 0 to 255."""
+    folder = tmp_path_factory.mktemp("foreign")
+    foreign.export(folder / "exported", verbose=False)
+    foreign.save(folder / "saved.keras")
+    inputs = keras.Input((28, 28, 1))
+    outputs = foreign(keras.layers.Rescaling(1 / 255)(inputs))
+    keras.Model(inputs, outputs).export(folder / "bytes", verbose=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "input_range"),
+    [("exported", (0.0, 1.0)), ("saved.keras", (0.0, 1.0)), ("bytes", (0.0, 255.0))],
+)
+def test_a_model_of_another_maker(foreign, exports, sample, tmp_path, name, input_range):
+    classifier = classifiers.load(exports / name, input_range=input_range)
+    images = sample.test.images_at(tf.range(30))
+    expected = foreign(images, training=False)
+    np.testing.assert_allclose(classifier(images), expected, atol=1e-5)
+    assert (classifier.name, classifier.image_shape) == (name, (28, 28, 1))
+    assert (classifier.classes, classifier.metadata) == (10, {})
+    folder, trials = classifiers.test(
+        classifier, sample, HOT, trials=3, seed=2, output_dir=tmp_path, progress=False
+    )
+    assert trials.columns.tolist() == results.TRIAL_COLUMNS
+    assert trials["test_perturb"].tolist() == ["none", "hot", "hot", "hot"]
+    assert set(trials["strategy"]) == {"external"} and set(trials["model"]) == {name}
+    predicted = foreign.predict(sample.test.images_at(tf.range(1000)), verbose=0).argmax(axis=1)
+    labels = sample.test.labels.numpy()
+    assert trials["accuracy"][0] == pytest.approx((predicted == labels).mean(), abs=0.002)
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "trials.csv"]
+    pd.testing.assert_frame_equal(results.read(tmp_path, "trials"), trials)
+
+
+def test_our_own_export_says_what_it_was_trained_with(exported, trained, sample, tmp_path):
+    classifier = classifiers.load(exported.parent)
+    assert classifier.path == exported and classifier.name == "digits/1"
+    assert (classifier.signature, classifier.output) == ("serving_default", "probabilities")
+    images = sample.test.images_at(tf.range(30))
+    expected = tf.nn.softmax(trained(images, training=False))
+    np.testing.assert_allclose(classifier(images), expected, atol=1e-6)
+    _, trials = classifiers.test(
+        classifier, sample, [None], trials=1, seed=0, output_dir=tmp_path, progress=False
+    )
+    assert trials["strategy"].tolist() == ["natural"]
+    assert trials["model"].tolist() == ["digits/1"]
+
+
+def test_tests_go_on_where_they_stopped_and_models_are_kept_apart(exports, small, tmp_path):
+    classifier = classifiers.load(exports / "exported")
+    options = {"seed": 0, "output_dir": tmp_path, "progress": False}
+    folder, first = classifiers.test(classifier, small, HOT, trials=2, **options)
+    again, more = classifiers.test(classifier, small, HOT, trials=3, **options)
+    assert again == folder and len(first) == 3 and len(more) == 4
+    pd.testing.assert_frame_equal(more[:3], first)
+    others = [
+        classifiers.test(classifiers.load(exports / "saved.keras"), small, HOT, trials=2, **options),
+        classifiers.test(classifier, small, HOT, trials=2, **{**options, "seed": 1}),
+        classifiers.test(classifier, small, [Perturbation("blur", 1.0, True)], trials=2, **options),
+    ]
+    assert len({folder, *(path for path, _ in others)}) == 4
+
+
+def save(folder, **functions):
+    """A SavedModel with signatures of any form; by name, the function and its input."""
+    module = tf.Module()
+    signatures = {
+        name: tf.function(function).get_concrete_function(spec)
+        for name, (function, spec) in functions.items()
+    }
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    return folder
+
+
+IMAGES = tf.TensorSpec([None, 28, 28, 1], tf.float32, name="x")
+
+
+def scores(classes=10, name="scores"):
+    return lambda x: {name: tf.reshape(x, [-1, 784])[:, :classes]}
+
+
+def test_the_signature_and_output_that_fit_are_chosen(tmp_path, sample):
+    path = save(
+        tmp_path / "m",
+        classify=(
+            lambda x: {
+                "scores": tf.reshape(x, [-1, 784])[:, :10],
+                "label": tf.zeros([tf.shape(x)[0]], tf.int64),
+                "map": x,
+            },
+            IMAGES,
+        ),
+        decode=(lambda x: {"length": tf.strings.length(x)}, tf.TensorSpec([None], tf.string)),
+    )
+    classifier = classifiers.load(path)
+    assert (classifier.signature, classifier.input, classifier.output) == (
+        "classify", "x", "scores",
+    )  # fmt: skip
+    assert classifier(sample.test.images_at([0, 1])).shape == (2, 10)
+
+
+def test_half_precision_and_free_shapes(tmp_path, sample):
+    spec = tf.TensorSpec(None, tf.float16, name="x")
+    classifier = classifiers.load(save(tmp_path / "m", serving_default=(scores(), spec)))
+    assert classifier.image_shape == (None, None, None)
+    classifier.check(sample)
+    assert classifier(sample.test.images_at([0, 1])).dtype == tf.float16
+
+
+def test_a_choice_must_be_made_where_several_fit(tmp_path):
+    path = save(tmp_path / "m", first=(scores(), IMAGES), second=(scores(), IMAGES))
+    with pytest.raises(InvalidArgument, match=r"^signature: expected one of first, second \("):
+        classifiers.load(path)
+    assert classifiers.load(path, signature="second").signature == "second"
+    with pytest.raises(InvalidArgument, match="^signature=third: expected one of first, second"):
+        classifiers.load(path, signature="third")
+    both = save(
+        tmp_path / "n",
+        serving_default=(lambda x: {**scores(name="a")(x), **scores(name="b")(x)}, IMAGES),
+    )
+    with pytest.raises(InvalidArgument, match=r"^output: expected one of a, b \("):
+        classifiers.load(both)
+    assert classifiers.load(both, output="b").output == "b"
+
+
+def test_a_model_without_images_or_scores_is_refused(tmp_path):
+    texts = save(
+        tmp_path / "m",
+        serving_default=(lambda x: {"n": tf.strings.length(x)}, tf.TensorSpec([None], tf.string)),
+    )
+    with pytest.raises(InvalidArgument, match="^signature: expected a model that has one"):
+        classifiers.load(texts)
+    maps = save(tmp_path / "n", serving_default=(lambda x: {"map": x}, IMAGES))
+    with pytest.raises(InvalidArgument, match="^output: expected a model that has one"):
+        classifiers.load(maps)
+
+
+@pytest.mark.parametrize(
+    "value", [(1.0, 0.0), (0.0, 0.0), (float("nan"), 1.0)], ids=["falling", "empty", "nan"]
+)
+def test_a_range_rises(exports, value):
+    with pytest.raises(InvalidArgument, match="^input_range=.*: expected two numbers, the small"):
+        classifiers.load(exports / "exported", input_range=value)
+
+
+def truncated_graph(folder):
+    path = folder / "saved_model.pb"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def no_graph(folder):
+    (folder / "saved_model.pb").unlink()
+
+
+def empty_graph(folder):
+    (folder / "saved_model.pb").write_bytes(b"")
+
+
+def text_graph(folder):
+    (folder / "saved_model.pb").write_text("this is no graph\n" * 9)
+
+
+def truncated_weights(folder):
+    path = next((folder / "variables").glob("*.data*"))
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def truncated_index(folder):
+    path = next((folder / "variables").glob("*.index"))
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def no_weights(folder):
+    shutil.rmtree(folder / "variables")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncated_graph, no_graph, empty_graph, text_graph, truncated_weights, truncated_index,
+        no_weights,
+    ],
+)  # fmt: skip
+def test_a_damaged_model_gives_one_line(exported, tmp_path, damage):
+    folder = tmp_path / "m" / "1"
+    shutil.copytree(exported, folder)
+    damage(folder)
+    with pytest.raises(Unavailable) as caught:
+        classifiers.load(folder)
+    message = str(caught.value)
+    assert message.startswith(f"model={folder}: expected ") and "SavedModel" in message
+    assert "\n" not in message
+
+
+def test_files_that_are_no_keras_models(tmp_path, exports):
+    (tmp_path / "text.keras").write_text("no model")
+    cut = tmp_path / "cut.keras"
+    cut.write_bytes((exports / "saved.keras").read_bytes()[:3000])
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save(tmp_path / "flat.keras")
+    for path in (tmp_path / "text.keras", cut, tmp_path / "none.keras"):
+        with pytest.raises(Unavailable) as caught:
+            classifiers.load(path)
+        assert str(caught.value).startswith(f"model={path}: expected a .keras file (")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(Unavailable, match="expected a model from images .* to scores"):
+        classifiers.load(tmp_path / "flat.keras")
+    with pytest.raises(InvalidArgument, match="signature=a: expected no value with a .keras file"):
+        classifiers.load(exports / "saved.keras", signature="a")
+
+
+def test_data_of_another_form_are_refused(exports, exported, small):
+    classifier = classifiers.load(exports / "exported")
+    classifier.check(small)
+    narrow = Split(small.test.images[:, :, :20], small.test.labels)
+    with pytest.raises(InvalidArgument, match=r"dataset=mnist \(28, 20, 1\): expected .* \(28, 28"):
+        classifier.check(dataclasses.replace(small, train=narrow, test=narrow))
+    features = classifiers.load(exported, signature="features")
+    with pytest.raises(InvalidArgument, match=r"dataset=mnist \(10\): expected .* of 160 classes"):
+        features.check(small)
+    with pytest.raises(InvalidArgument, match=r"dataset=mnist \(3\): expected .* of 10 classes"):
+        classifier.check(dataclasses.replace(small, label_names=("a", "b", "c")))
