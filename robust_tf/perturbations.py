@@ -84,7 +84,7 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
         channel_blur: blur over the channel axis too, as in the paper's figures.
 
     Returns:
-        float32 tensor of shape [B, H, W, C].
+        float32 tensor of shape [B, H, W, C], values in [0, 1].
     """
     images = tf.convert_to_tensor(images, tf.float32)
     height, width, channels = images.shape[1:]
@@ -102,7 +102,8 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
         values = tf.matmul(_on_grid(values), _on_grid(columns), transpose_b=True)
         values = tf.reshape(values, [-1, height, width * channels])  # -> [B, H, W*C]
         values = tf.matmul(_on_grid(rows), _on_grid(values))
-        return tf.reshape(tf.cast(values, tf.float32), tf.shape(images))
+        values = tf.clip_by_value(tf.cast(values, tf.float32), 0.0, 1.0)  # may round beyond
+        return tf.reshape(values, tf.shape(images))
 
     # A kernel of one tap is the identity, exactly.
     return tf.cond(radius > 0, blurred, lambda: images)

@@ -4,6 +4,7 @@ Sources: TensorFlow Serving's guides "TensorFlow Serving with Docker", "RESTful 
 "Tensorflow Serving Configuration".
 """
 
+import json
 import shlex
 import urllib.parse
 from pathlib import Path
@@ -47,8 +48,8 @@ def instructions(classifier: Classifier) -> dict[str, str]:
     config = (
         "model_config_list {\n"
         "  config {\n"
-        f'    name: "{name}"\n'
-        f'    base_path: "/models/{name}"\n'
+        f"    name: {json.dumps(name)}\n"
+        f"    base_path: {json.dumps(f'/models/{name}')}\n"
         '    model_platform: "tensorflow"\n'
         f"    model_version_policy {{ specific {{ versions: {version} }} }}\n"
         "  }\n"

@@ -186,6 +186,15 @@ def test_blur_is_scipys_at_the_papers_levels(sigma):
     np.testing.assert_allclose(perturb(natural, "blur", sigma), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("channel_blur", [False, True])
+def test_blurred_white_is_not_whiter(channel_blur):
+    white = tf.ones([1, 32, 32, 3])
+    for sigma in np.linspace(0.1, 5, 60):
+        blurred = perturb(white, "blur", float(sigma), channel_blur=channel_blur).numpy()
+        assert blurred.max() <= 1
+        np.testing.assert_allclose(blurred, 1, atol=1e-6)
+
+
 def test_identities():
     natural = images(4, (32, 32, 3))
     np.testing.assert_array_equal(perturb(natural, "noise", 0), natural)
