@@ -78,7 +78,7 @@ class Options:
         _check_choice("strategy", self.strategy, STRATEGIES)
         if self.standardize is not None:
             _check_choice("standardize", self.standardize, models.STANDARDIZATIONS)
-        if self.model is not None:
+        if self.model is not None and self.pretrained is None:
             _check_choice("model", self.model, models.MODELS)
         if self.strategy != "transfer":
             self._refuse("pretrained", "head_units", "freeze_base", "keep_standardization")
@@ -285,7 +285,7 @@ class Run(Options):
         if self.strategy != "incremental":
             columns |= {"ramp": None, "ramp_start": None, "ramp_end": None}
         if self.strategy == "transfer":
-            columns["head_units"] = ",".join(map(str, self.head_units or ()))
+            columns["head_units"] = json.dumps(self.head_units)  # text to every CSV reader
             columns["keep_standardization"] = self.freeze_base or self.keep_standardization
         else:
             columns |= {"freeze_base": None, "keep_standardization": None}

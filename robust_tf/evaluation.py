@@ -139,7 +139,8 @@ def evaluate(
         if (condition, trial) not in done
     ]
     rows = []
-    for condition, trial in tqdm.tqdm(passes, desc=label, unit="trial", disable=not label):
+    shown = bool(label and passes)
+    for condition, trial in tqdm.tqdm(passes, desc=label, unit="trial", disable=not shown):
         rows.append(
             {
                 "test_perturb": condition.kind if condition else "none",

@@ -98,7 +98,11 @@ def command(tmp_path):
 
 
 def command_line(tmp_path: Path, *flags: str, pipeline: str = "pipelines.run") -> list[str]:
-    directories = {"output_dir": "results", "saved_models_dir": "saved_models"}
+    directories = {
+        "pipelines.run": {"output_dir": "results", "saved_models_dir": "saved_models"},
+        "pipelines.evaluate": {"output_dir": "results"},
+        "pipelines.serve": {},
+    }[pipeline]
     given = {flag.split("=")[0].lstrip("-") for flag in flags}
     defaults = [
         f"--{flag}={tmp_path / name}" for flag, name in directories.items() if flag not in given

@@ -87,7 +87,9 @@ def test_tests_go_on_where_they_stopped_and_models_are_kept_apart(exports, small
     assert again == folder and len(first) == 3 and len(more) == 4
     pd.testing.assert_frame_equal(more[:3], first)
     others = [
-        classifiers.test(classifiers.load(exports / "saved.keras"), small, HOT, trials=2, **options),
+        classifiers.test(
+            classifiers.load(exports / "saved.keras"), small, HOT, trials=2, **options
+        ),
         classifiers.test(classifier, small, HOT, trials=2, **{**options, "seed": 1}),
         classifiers.test(classifier, small, [Perturbation("blur", 1.0, True)], trials=2, **options),
     ]

@@ -42,6 +42,31 @@ def test_the_main_command(command, tmp_path):
     assert "Traceback" not in done.stderr and "cuda" not in done.stderr.lower()
 
 
+def test_from_one_command_to_the_next_by_the_savedmodel_alone(command, tmp_path):
+    natural = command(*SMALL, "--eval=hot")
+    assert natural.returncode == 0, outcome(natural)
+    saved = natural.stdout.split("SavedModel")[-1].strip()
+    moved = tmp_path / "from a colleague" / "1"
+    moved.parent.mkdir()
+    os.rename(saved, moved)
+    elsewhere = (f"--output_dir={tmp_path}/r2", f"--saved_models_dir={tmp_path}/s2")
+    done = command(
+        "--strategy=transfer", "--perturb=hot", f"--pretrained={moved.parent}", "--head_units=16,8",
+        *SMALL, *elsewhere,
+    )  # fmt: skip
+    lines = table(done).splitlines()
+    assert len(lines) == 2 and lines[1].startswith("transfer hot 6 ")
+    (row,) = results.read(tmp_path / "r2", "runs").to_dict("records")
+    assert row["pretrained"].startswith("from a colleague/1 ") and row["head_units"] == "[16, 8]"
+    tested = command(
+        f"--model={row['saved_model']}", "--data_source=sample", "--test_examples=100",
+        "--trials=2", f"--output_dir={tmp_path}/r3", pipeline="pipelines.evaluate",
+    )  # fmt: skip
+    # The kinds of its family, and the same accuracies to the digit.
+    assert table(tested).splitlines()[1] == lines[1]
+    assert table(tested).splitlines()[0] == lines[0]
+
+
 def table(done) -> str:
     assert done.returncode == 0, outcome(done)
     return done.stdout.split("\n\n")[-2]
@@ -155,6 +180,9 @@ BAD_FLAGS = {
     "--perturb=hot --trials=0": "--trials=0: expected a whole number from 1 on",
     "--perturb=hot --eval=rain": "--eval=rain: expected auto, all, or some of stuck",
     "--perturb=hot --test_examples=1001": "--test_examples=1001: expected at most 1000",
+    "--perturb=hot --freeze_base": "--freeze_base=True: expected no value with strategy=constant",
+    "--strategy=transfer --perturb=hot --head_units=8,x": "--head_units=8,x: expected whole numbers",
+    "--strategy=transfer --perturb=hot --head_units=0": "--head_units=0: expected whole numbers",
     "--no_such_flag": "no_such_flag",
     "word": "word: expected flags only",
 }
@@ -174,6 +202,11 @@ def test_bad_flags_give_one_line_and_exit_code_2(command, tmp_path, flags):
     check_one_line(done, 2, BAD_FLAGS[flags])
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written == []
+
+
+def test_a_pretrained_model_that_is_not_there(command, tmp_path):
+    done = command("--strategy=transfer", "--perturb=hot", f"--pretrained={tmp_path}/none", *SMALL)
+    check_one_line(done, 1, f"--pretrained={tmp_path}/none: expected the directory of a SavedModel")
 
 
 @pytest.mark.parametrize("flag", ["output_dir", "saved_models_dir"])
@@ -260,4 +293,4 @@ def test_the_papers_cifar10_network_with_all_strategies_and_kinds(tmp_path):
         trials = runs.test(run, cifar10, conditions, trials=1, progress=False, **folders)
         assert len(trials) == len(conditions)
         assert trials["accuracy"].between(0, 1).all()
-    assert len(results.read(folders["output_dir"], "runs")) == len(asked) == 11
+    assert len(results.read(folders["output_dir"], "runs")) == len(asked) == 16

@@ -41,6 +41,12 @@ def test_the_papers_defaults():
     cifar10 = Options().resolve(data(3))
     assert (cifar10.model, cifar10.epochs, cifar10.batch_size) == ("cifar10_cnn", 20, 100)
     assert (cifar10.learning_rate, cifar10.beta_1) == (0.0005, 0.5)
+    transfer = Options(strategy="transfer", perturb="hot")
+    mnist, cifar10 = transfer.resolve(data(1)), transfer.resolve(data(3))
+    assert (mnist.epochs, mnist.batch_size, mnist.learning_rate) == (20, 200, 0.0005)
+    assert (cifar10.epochs, cifar10.batch_size, cifar10.learning_rate) == (5, 200, 0.0005)
+    assert (mnist.head_units, cifar10.head_units) == ((256,), (256, 512))
+    assert mnist.natural_run == Options().resolve(data(1))
     assert Options().resolve(data(1, 4000)).batch_size == 400
     assert Options().resolve(data(3, 5)).batch_size == 1
 
@@ -62,6 +68,18 @@ def test_the_papers_defaults():
         ({"standardize": "rows"}, "standardize=rows: expected one of pixel"),
         ({"seed": -1}, "seed=-1: expected a whole number from 0 on"),
         ({"ramp_end": 2.0}, "ramp_end=2.0: expected a fraction from 0 to 1"),
+        ({"pretrained": "m"}, "pretrained=m: expected no value with strategy=natural"),
+        ({"freeze_base": True}, "freeze_base=True: expected no value with strategy=natural"),
+        ({"head_units": (8,)}, "head_units=(8,): expected no value with strategy=natural"),
+        (
+            {"strategy": "constant", "perturb": "hot", "keep_standardization": True},
+            "keep_standardization=True: expected no value with strategy=constant",
+        ),
+        (
+            {"strategy": "transfer", "perturb": "hot", "head_units": (8, 0)},
+            "head_units=0: expected whole numbers from 1 on",
+        ),
+        ({"strategy": "transfer"}, "perturb: expected one of stuck"),
     ],
 )
 def test_options_are_checked_before_any_data(options, message):
@@ -125,11 +143,11 @@ def test_a_run_from_data_to_results(small, folders, strategy):
     pd.testing.assert_frame_equal(results.read(folders["output_dir"], "trials"), trials)
     history = pd.read_csv(folder / "history.csv")
     assert history.columns.tolist() == results.HISTORY_COLUMNS
-    fractions = {"natural": [0, 0], "constant": [1, 1], "incremental": [0.05, 0.95]}
-    assert history["perturbed_fraction"].tolist() == pytest.approx(fractions[strategy])
+    fractions = {"natural": [0, 0], "incremental": [0.05, 0.95]}.get(strategy, [1, 1])
+    assert history["perturbed_fraction"].tolist() == pytest.approx(fractions)
     table = results.read(folders["output_dir"], "runs")
     assert table.columns.tolist() == results.RUN_COLUMNS
-    row = table.iloc[0]
+    row = table.set_index("run", drop=False).loc[run.name]
     assert (row["run"], row["strategy"], row["seed"]) == (run.name, strategy, 5)
     assert row["train_perturb"] == ("none" if strategy == "natural" else "stuck")
     assert row["natural_accuracy"] == trials["accuracy"][0]
@@ -137,11 +155,20 @@ def test_a_run_from_data_to_results(small, folders, strategy):
     assert row["tensorflow_version"] == tf.__version__
     assert (row["train_examples"], row["test_examples"]) == (200, 100)
     assert row["saved_model"] == (folders["saved_models_dir"] / run.name / "1").as_posix()
-    names = sorted(path.name for path in folders["output_dir"].iterdir())
-    assert names == [run.name]
+    names = {path.name for path in folders["output_dir"].iterdir()}
+    # Transfer trains what it starts from.
+    assert names == {run.name} | ({run.natural_run.name} if strategy == "transfer" else set())
     assert sorted(path.name for path in folder.iterdir()) == [
         "history.csv", "runs.csv", "trials.csv",
     ]  # fmt: skip
+
+
+def test_the_robustness_figures_go_with_the_savedmodel(small, folders):
+    run = short(small)
+    carry_out(run, small, folders)
+    more = carry_out(run, small, folders, experiments.test_conditions(("hot", "blur")))
+    path = folders["saved_models_dir"] / run.name / "1" / "assets.extra" / "robustness.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(path), results.summarize(more))
 
 
 def test_a_finished_run_is_not_trained_again(small, folders, monkeypatch):
