@@ -181,7 +181,7 @@ BAD_FLAGS = {
     "--perturb=hot --eval=rain": "--eval=rain: expected auto, all, or some of stuck",
     "--perturb=hot --test_examples=1001": "--test_examples=1001: expected at most 1000",
     "--perturb=hot --freeze_base": "--freeze_base=True: expected no value with strategy=constant",
-    "--strategy=transfer --perturb=hot --head_units=8,x": "--head_units=8,x: expected whole numbers",
+    "--strategy=transfer --perturb=hot --head_units=8,x": "--head_units=8,x: expected whole",
     "--strategy=transfer --perturb=hot --head_units=0": "--head_units=0: expected whole numbers",
     "--no_such_flag": "no_such_flag",
     "word": "word: expected flags only",
