@@ -88,20 +88,25 @@ def define_data_flags(
     )
 
 
-def load_data(dataset: str | None = None, train_examples: int | None = None) -> data.Data:
+def load_data(
+    dataset: str | None = None, train_examples: int | None = None, preset: str = "text"
+) -> data.Data:
     """Loads the dataset that the flags of `define_data_flags` choose.
 
     Args:
         dataset: its name where the flag has none.
         train_examples: use this many training images; None for all.
+        preset: how the training images are presented.
     """
     values = flags.FLAGS
+    dataset = values.dataset or dataset
     return data.load(
-        values.dataset or dataset,
+        dataset,
         data_dir=values.data_dir,
         data_source=values.data_source,
         train_examples=train_examples,
         test_examples=values.test_examples,
+        **experiments.PRESETS[preset].data_options(dataset),
     )
 
 
@@ -119,7 +124,7 @@ def define_test_flags() -> None:
         "Passes over the test images for each random perturbation.",
     )
     flags.DEFINE_bool(
-        "channel_blur", False, "Blur over the colour axis too, as in the paper's figures."
+        "channel_blur", None, "Blur over the colour axis too, as in the paper's figures."
     )
     flags.DEFINE_integer("seed", 0, "Decides everything that is random.")
     flags.DEFINE_string(

@@ -20,7 +20,7 @@ def main() -> None:
     classifier = app.load_classifier()
     perturb = classifier.metadata.get("training", {}).get("train_perturb", "none")
     kinds = app.kinds_to_test(None if perturb == "none" else perturb)
-    conditions = experiments.test_conditions(kinds, values.channel_blur)
+    conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
     dataset = app.load_data()
     folder, table = classifiers.test(
         classifier,

@@ -22,6 +22,18 @@ _HEADS = "; ".join(
 )
 
 
+_PRESETS = experiments.PRESETS
+
+
+def _by_preset(name: str) -> str:
+    """The defaults of a preset's setting, in words."""
+    values = ((key, getattr(preset, name)) for key, preset in _PRESETS.items())
+    return "By default " + ", ".join(
+        f"{str(value).lower() if isinstance(value, bool) else f'{value:g}'} ({key})"
+        for key, value in values
+    )
+
+
 def _by_model(name: str) -> str:
     """The defaults of a hyperparameter, in words."""
     usual, transfer = (
@@ -54,6 +66,19 @@ _LEVEL = flags.DEFINE_float(
     f"deviation in units of the value range (noise), sigma in pixels (blur). By default "
     f"{_LEVELS}.",
 )
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    "text",
+    list(_PRESETS),
+    "Where the paper's text and its figures differ: as the text says, or as the published "
+    "figures were made (order, number and range of MNIST's training images included).",
+)
+_EXTRA_PIXELS = flags.DEFINE_integer(
+    "extra_pixels",
+    None,
+    "Pixels that are perturbed in training beyond --level (stuck, dead, hot). "
+    f"{_by_preset('extra_pixels')}.",
+)
 _FRESH = flags.DEFINE_bool(
     "fresh", False, "Draw a training image's perturbation anew in each epoch."
 )
@@ -61,10 +86,16 @@ _RAMP = flags.DEFINE_enum(
     "ramp", Ramp.shape, list(RAMPS), "How the perturbed fraction grows (incremental)."
 )
 _RAMP_START = flags.DEFINE_float(
-    "ramp_start", Ramp.start, "Perturbed fraction in the first epoch, 0 to 1 (incremental)."
+    "ramp_start",
+    None,
+    "Perturbed fraction in the first epoch, 0 to 1 (incremental). "
+    f"{_by_preset('ramp_start')}.",
 )
 _RAMP_END = flags.DEFINE_float(
-    "ramp_end", Ramp.end, "Perturbed fraction in the last epoch, 0 to 1 (incremental)."
+    "ramp_end",
+    None,
+    "Perturbed fraction in the last epoch, 0 to 1 (incremental). "
+    f"By default {_PRESETS['text'].ramp_end:g} (text), 1 - 1/epochs (published).",
 )
 _PRETRAINED = flags.DEFINE_string(
     "pretrained",
@@ -92,6 +123,18 @@ _MODEL = flags.DEFINE_enum(
     list(models.MODELS),
     "The network. By default mnist_cnn for images of one channel, or else cifar10_cnn.",
 )
+_BATCH_NORM = flags.DEFINE_bool(
+    "batch_norm", None, "Batch norm after each convolution. By default as in the network."
+)
+_DROPOUT = flags.DEFINE_float(
+    "dropout", None, "Rate of the dropout after each pooling. By default the network's, 0.2."
+)
+_ACTIVATION = flags.DEFINE_enum(
+    "activation",
+    None,
+    models.ACTIVATIONS,
+    "Activation after each convolution. By default the network's, relu.",
+)
 _STANDARDIZE = flags.DEFINE_enum(
     "standardize",
     None,
@@ -116,7 +159,18 @@ _LEARNING_RATE = flags.DEFINE_float(
     f"Adam's step size. {_by_model('learning_rate')}.",
 )
 _BETA_1 = flags.DEFINE_float(
-    "beta_1", None, f"Decay of Adam's mean of gradients. {_by_model('beta_1')}."
+    "beta_1", None, f"Decay of Adam's mean of gradients. {_by_preset('beta_1')}."
+)
+_SHUFFLE = flags.DEFINE_bool(
+    "shuffle",
+    None,
+    f"Shuffle the training images in each epoch. {_by_preset('shuffle')}.",
+)
+_DROP_REMAINDER = flags.DEFINE_bool(
+    "drop_remainder",
+    None,
+    "Leave out the training images of an epoch that do not fill a batch. "
+    f"{_by_preset('drop_remainder')}.",
 )
 app.define_test_flags()
 _COMPARE_NATURAL = flags.DEFINE_bool(
@@ -141,6 +195,8 @@ def main() -> None:
         strategy=_STRATEGY.value or ("constant" if _PERTURB.value else "natural"),
         perturb=_PERTURB.value,
         level=_LEVEL.value,
+        preset=_PRESET.value,
+        extra_pixels=_EXTRA_PIXELS.value,
         channel_blur=values.channel_blur,
         fresh=_FRESH.value,
         ramp=_RAMP.value,
@@ -151,20 +207,25 @@ def main() -> None:
         freeze_base=_FREEZE_BASE.value,
         keep_standardization=_KEEP_STANDARDIZATION.value,
         model=_MODEL.value,
+        batch_norm=_BATCH_NORM.value,
+        dropout=_DROPOUT.value,
+        activation=_ACTIVATION.value,
         epochs=_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,
         learning_rate=_LEARNING_RATE.value,
         beta_1=_BETA_1.value,
+        shuffle=_SHUFFLE.value,
+        drop_remainder=_DROP_REMAINDER.value,
         standardize=_STANDARDIZE.value,
         seed=values.seed,
     )
     conditions = experiments.test_conditions(
-        app.kinds_to_test(options.perturb), values.channel_blur
+        app.kinds_to_test(options.perturb), bool(options.channel_blur)
     )
     if not _DRY_RUN.value:
         prepare_directory("output_dir", values.output_dir)
         prepare_directory("saved_models_dir", _SAVED_MODELS_DIR.value)
-    dataset = app.load_data(train_examples=_TRAIN_EXAMPLES.value)
+    dataset = app.load_data(train_examples=_TRAIN_EXAMPLES.value, preset=_PRESET.value)
     run = options.resolve(dataset)
     if _DRY_RUN.value:
         for name, value in run.columns().items():

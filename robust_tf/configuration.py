@@ -17,9 +17,20 @@ from robust_tf.callbacks import Ramp
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import file_name
-from robust_tf.perturbations import Perturbation
+from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.seeds import stream_seed
 from robust_tf.strategies import STRATEGIES
+
+# Options whose defaults come from the preset.
+_OF_PRESET = (
+    "extra_pixels",
+    "channel_blur",
+    "ramp_start",
+    "ramp_end",
+    "beta_1",
+    "shuffle",
+    "drop_remainder",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,11 +41,15 @@ class Options:
         strategy: "natural", "constant", "incremental" or "transfer".
         perturb: the kind of perturbation in training; None for natural training.
         level: its level; see `perturbations.Perturbation`.
-        channel_blur: blur over the channel axis too, in training and tests.
+        preset: "text" or "published"; gives the defaults of what is marked by *, and of
+            the training images (see `experiments.Preset`).
+        extra_pixels*: pixels that are perturbed in training beyond `level` (stuck, dead,
+            hot), a whole number from 0 on.
+        channel_blur*: blur over the channel axis too, in training and tests.
         fresh: draw a training perturbation anew in each epoch.
         ramp: "linear", "cosine" or "step" (incremental training).
-        ramp_start: perturbed fraction in the first epoch, in [0, 1].
-        ramp_end: perturbed fraction in the last epoch, in [0, 1].
+        ramp_start*: perturbed fraction in the first epoch, in [0, 1].
+        ramp_end*: perturbed fraction in the last epoch, in [0, 1].
         pretrained: the directory of the SavedModel that transfer starts from, with or
             without its version; None for the natural run with the same options.
         head_units: units of the ReLU layers of transfer's new head.
@@ -42,10 +57,15 @@ class Options:
         keep_standardization: of the pretrained model, even when it is fine-tuned; a
             frozen base keeps its own anyway (transfer).
         model: a name of `models.MODELS`.
+        batch_norm: whether the network has batch norm.
+        dropout: its rate of dropout, in [0, 1).
+        activation: its activation, one of `models.ACTIVATIONS`.
         epochs: passes over the training images.
         batch_size: images a batch.
         learning_rate: Adam's step size.
-        beta_1: decay of Adam's mean of gradients.
+        beta_1*: decay of Adam's mean of gradients.
+        shuffle*: a new order of the training images in each epoch.
+        drop_remainder*: leave out the images of an epoch that do not fill a batch.
         standardize: "pixel", "global" or "none".
         seed: decides everything that is random.
 
@@ -56,26 +76,44 @@ class Options:
     strategy: str = "natural"
     perturb: str | None = None
     level: float | None = None
-    channel_blur: bool = False
+    preset: str = "text"
+    extra_pixels: int | None = None
+    channel_blur: bool | None = None
     fresh: bool = False
     ramp: str = Ramp.shape
-    ramp_start: float = Ramp.start
-    ramp_end: float = Ramp.end
+    ramp_start: float | None = None
+    ramp_end: float | None = None
     pretrained: str | None = None
     head_units: tuple[int, ...] | None = None
     freeze_base: bool = False
     keep_standardization: bool = False
     model: str | None = None
+    batch_norm: bool | None = None
+    dropout: float | None = None
+    activation: str | None = None
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     beta_1: float | None = None
+    shuffle: bool | None = None
+    drop_remainder: bool | None = None
     standardize: str | None = None
     seed: int = 0
 
     def __post_init__(self):
-        """Checks what can be checked without data, and fills in the level."""
+        """Checks what can be checked without data; fills in the level and the preset."""
         _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("preset", self.preset, experiments.PRESETS)
+        for argument in _OF_PRESET:
+            if getattr(self, argument) is None:
+                default = getattr(experiments.PRESETS[self.preset], argument)
+                object.__setattr__(self, argument, default)
+        if self.activation is not None:
+            _check_choice("activation", self.activation, models.ACTIVATIONS)
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InvalidArgument("dropout", self.dropout, "a rate from 0 to below 1")
+        if self.extra_pixels is not None and self.extra_pixels < 0:
+            raise InvalidArgument("extra_pixels", self.extra_pixels, "a whole number from 0 on")
         if self.standardize is not None:
             _check_choice("standardize", self.standardize, models.STANDARDIZATIONS)
         if self.model is not None and self.pretrained is None:
@@ -94,13 +132,13 @@ class Options:
         if self.beta_1 is not None and not 0 <= self.beta_1 < 1:
             raise InvalidArgument("beta_1", self.beta_1, "a number from 0 to below 1")
         stream_seed(self.seed, "")
-        Ramp(self.ramp_start, self.ramp_end, self.ramp)
+        Ramp(_or(self.ramp_start, Ramp.start), _or(self.ramp_end, Ramp.end), self.ramp)
         if self.strategy == "natural":
             self._refuse("perturb", "level")
         else:
             _check_choice("perturb", self.perturb, experiments.TRAIN_LEVELS)
             level = experiments.TRAIN_LEVELS[self.perturb] if self.level is None else self.level
-            level = Perturbation(self.perturb, level, self.channel_blur).level
+            level = Perturbation(self.perturb, level).level
             object.__setattr__(self, "level", level)
 
     def _refuse(self, *arguments: str, because: str = "") -> None:
@@ -115,7 +153,12 @@ class Options:
         """The training perturbation; None for natural training."""
         if self.perturb is None:
             return None
-        return Perturbation(self.perturb, self.level, self.channel_blur)
+        level = (self.level or 0) + (self.extra_pixels or 0) * self._of_pixels
+        return Perturbation(self.perturb, level, bool(self.channel_blur))
+
+    @property
+    def _of_pixels(self) -> bool:
+        return self.perturb is not None and KINDS[self.perturb].family == "pixels"
 
     @property
     def label(self) -> str:
@@ -142,12 +185,19 @@ class Options:
             Unavailable: if `pretrained` is no SavedModel that can be reloaded.
         """
         if self.pretrained is not None:
-            self._refuse("model", "standardize", because="pretrained, which decides it")
+            network = ("model", "standardize", "batch_norm", "dropout", "activation")
+            self._refuse(*network, because="pretrained, which decides it")
         examples = len(data.train)
         model = self.model or experiments.default_model(data.image_shape)
         hyperparameters = experiments.default_hyperparameters(model, self.strategy, examples)
+        epochs = self.epochs or hyperparameters.epochs
+        spec = models.MODELS[model]
         defaults = {
             **dataclasses.asdict(hyperparameters),
+            "ramp_end": 1.0 - 1.0 / epochs,
+            "batch_norm": spec.batch_norm,
+            "dropout": spec.dropout,
+            "activation": spec.activation,
             "standardize": "pixel",
             "head_units": experiments.HEAD_UNITS[model] if self.strategy == "transfer" else None,
         }
@@ -163,6 +213,7 @@ class Options:
                 **self._start(data),
                 "dataset": data.name,
                 "data_source": data.source,
+                "divisor": data.train.divisor,
                 "train_examples": examples,
                 "test_examples": len(data.test),
             }
@@ -197,6 +248,7 @@ class Options:
             "start": saved_models.fingerprint(folder),
             "model": trained.name,
             "standardize": names["standardization"].mode if "standardization" in names else "none",
+            **{"batch_norm": None, "dropout": None, "activation": None},  # whatever it has
         }
 
 
@@ -212,6 +264,7 @@ class Run(Options):
             of the SavedModel that `pretrained` names; None with other strategies.
         dataset: name of the dataset.
         data_source: where the data came from, "tfds" or "sample".
+        divisor: what made values in [0, 1] of the images' bytes.
         train_examples: number of training images.
         test_examples: number of test images.
     """
@@ -221,11 +274,18 @@ class Run(Options):
     batch_size: int
     learning_rate: float
     beta_1: float
+    shuffle: bool
+    drop_remainder: bool
+    extra_pixels: int
+    channel_blur: bool
+    ramp_start: float
+    ramp_end: float
     standardize: str
     natural_run: "Run | None"
     start: str | None
     dataset: str
     data_source: str
+    divisor: int
     train_examples: int
     test_examples: int
 
@@ -236,8 +296,11 @@ class Run(Options):
         Settings that do not affect its training do not affect the name.
         """
         unused = {"test_examples", "natural_run", "pretrained"}  # `start` stands for these
+        unused |= {"preset"}  # its settings count
         if self.strategy == "natural":
             unused |= {"fresh"}
+        if not self._of_pixels:
+            unused |= {"extra_pixels"}
         if self.strategy != "incremental":
             unused |= {"ramp", "ramp_start", "ramp_end"}
         if self.strategy != "transfer":
@@ -266,6 +329,9 @@ class Run(Options):
                 classes,
                 standardize=self.standardize,
                 seed=self.seed,
+                batch_norm=self.batch_norm,
+                dropout=self.dropout,
+                activation=self.activation,
             )
         return models.with_new_head(
             pretrained,
@@ -282,6 +348,8 @@ class Run(Options):
         columns["train_perturb"] = columns.pop("perturb") or "none"
         columns["train_level"] = columns.pop("level")
         columns["pretrained"] = columns.pop("start")
+        if not self._of_pixels:
+            columns["extra_pixels"] = None
         if self.strategy != "incremental":
             columns |= {"ramp": None, "ramp_start": None, "ramp_end": None}
         if self.strategy == "transfer":
@@ -290,6 +358,10 @@ class Run(Options):
         else:
             columns |= {"freeze_base": None, "keep_standardization": None}
         return {"run": self.name, **columns}
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _check_choice(argument: str, value: Any, allowed: Iterable[str]) -> None:

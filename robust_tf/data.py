@@ -32,10 +32,12 @@ class Split:
     Attributes:
         images: uint8 tensor of shape [N, H, W, C], in host memory.
         labels: int64 tensor of shape [N], in host memory.
+        divisor: makes values in [0, 1] of the images' bytes; from 255 on.
     """
 
     images: tf.Tensor
     labels: tf.Tensor
+    divisor: int = 255
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -55,7 +57,11 @@ class Split:
         Returns:
             float32 tensor of shape [B, H, W, C], values in [0, 1].
         """
-        return tf.cast(tf.gather(self.images, index), tf.float32) / 255.0
+        return tf.cast(tf.gather(self.images, index), tf.float32) / float(self.divisor)
+
+    def first(self, count: int) -> "Split":
+        """The first examples, at most so many."""
+        return dataclasses.replace(self, images=self.images[:count], labels=self.labels[:count])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,6 +95,8 @@ def load(
     data_source: str = "auto",
     train_examples: int | None = None,
     test_examples: int | None = None,
+    divisor: int = 255,
+    most_train_examples: int | None = None,
 ) -> Data:
     """Loads a dataset into memory.
 
@@ -103,6 +111,9 @@ def load(
         data_source: "tfds", "sample" (MNIST only), or "auto": TFDS where it can be had.
         train_examples: use this many training examples, the first; by default all.
         test_examples: likewise for the test split.
+        divisor: makes values in [0, 1] of the images' bytes; from 255 on.
+        most_train_examples: where the dataset has more training examples, use the first
+            of them; `train_examples` goes before.
 
     Returns:
         The dataset.
@@ -123,10 +134,15 @@ def load(
         data = _sample()
     else:
         data = _from_tfds_or_sample(name, data_dir, fall_back=data_source == "auto")
+    train, test = (
+        dataclasses.replace(split, divisor=divisor) for split in (data.train, data.test)
+    )
+    if train_examples is None and most_train_examples is not None:
+        train = train.first(most_train_examples)
     return dataclasses.replace(
         data,
-        train=_first(data.train, train_examples, "train_examples"),
-        test=_first(data.test, test_examples, "test_examples"),
+        train=_first(train, train_examples, "train_examples"),
+        test=_first(test, test_examples, "test_examples"),
     )
 
 
@@ -310,4 +326,4 @@ def _first(split: Split, count: int | None, argument: str) -> Split:
         return split
     if count > len(split):
         raise InvalidArgument(argument, count, f"at most {len(split)}, which the dataset has")
-    return Split(split.images[:count], split.labels[:count])
+    return split.first(count)

@@ -6,6 +6,7 @@ ablation (Table I) need no new code. Nothing here trains or reads data from disk
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -14,6 +15,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.seeds import stream_int
 
 STANDARDIZATIONS = ("pixel", "global", "none")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "gelu", "silu")
 
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
@@ -147,6 +149,7 @@ def build(
     *,
     standardize: str = "pixel",
     seed: int = 0,
+    **changes: Any,
 ) -> keras.Model:
     """Builds a model of the registry; see `build_cnn`.
 
@@ -156,6 +159,7 @@ def build(
         classes: number of classes.
         standardize: as in `build_cnn`.
         seed: as in `build_cnn`.
+        **changes: attributes of the network's `CNN` that are to be others.
 
     Returns:
         A functional model from float32 images [B, H, W, C] in [0, 1] to logits.
@@ -165,9 +169,10 @@ def build(
     """
     if name not in MODELS:
         raise InvalidArgument("model", name, f"one of {', '.join(MODELS)}")
+    spec = dataclasses.replace(MODELS[name], **changes)
     try:
         return build_cnn(
-            MODELS[name], image_shape, classes, standardize=standardize, seed=seed, name=name
+            spec, image_shape, classes, standardize=standardize, seed=seed, name=name
         )
     except InvalidArgument:
         raise

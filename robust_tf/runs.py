@@ -20,7 +20,7 @@ from robust_tf import plots, results, saved_models, training
 from robust_tf import trials as trials_lib
 from robust_tf.callbacks import Backup, Ramp
 from robust_tf.configuration import Run
-from robust_tf.data import Data, Split
+from robust_tf.data import Data
 from robust_tf.errors import Unavailable
 from robust_tf.evaluation import Condition, Evaluator
 from robust_tf.files import locked, prepare_directory, writing_to
@@ -117,6 +117,8 @@ def _fit_and_export(
         ramp=Ramp(run.ramp_start, run.ramp_end, run.ramp),
         fresh=run.fresh,
         keep_standardization=run.keep_standardization or run.freeze_base,
+        shuffle=run.shuffle,
+        drop_remainder=run.drop_remainder,
         initial_epoch=backup.completed_epochs(),
     )
     pretrained = _pretrained(run, partial.parent, saved_models_dir)
@@ -146,7 +148,7 @@ def _fit_and_export(
         "train_accuracy": history["accuracy"].iloc[-1],
         "natural_accuracy": Evaluator(started.model, data.test, run.seed).accuracy(None),
         "seconds": seconds,
-        "images_per_second": run.epochs * run.train_examples / seconds,
+        "images_per_second": run.epochs * started.examples / seconds,
         "saved_model": saved_model.as_posix(),
         "tensorflow_version": tf.__version__,
         "keras_version": keras.__version__,
@@ -281,7 +283,7 @@ def _examples(
     loaded: dict[str, keras.Model], data: Data, conditions: list[Condition], seed: int
 ) -> matplotlib.figure.Figure:
     """Figure 3 of the paper, on the images that mislead the first model the most."""
-    first = Split(data.test.images[:_EXAMPLES_FROM], data.test.labels[:_EXAMPLES_FROM])
+    first = data.test.first(_EXAMPLES_FROM)
     predicted = {}
     for label, model in loaded.items():
         evaluator = Evaluator(model, first, seed)

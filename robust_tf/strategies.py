@@ -42,6 +42,8 @@ class Settings:
         fresh: perturb an image anew in each epoch, not once and for all.
         keep_standardization: leave the standardisation of the starting model as it is
             (transfer).
+        shuffle: a new order of the examples in each epoch; else that of their indices.
+        drop_remainder: leave out the examples of an epoch that do not fill a batch.
         initial_epoch: the first epoch to make batches for, from 0.
     """
 
@@ -52,6 +54,8 @@ class Settings:
     ramp: Ramp = Ramp()
     fresh: bool = False
     keep_standardization: bool = False
+    shuffle: bool = True
+    drop_remainder: bool = False
     initial_epoch: int = 0
 
 
@@ -186,11 +190,14 @@ def _training(
     for layer in model.layers:
         if adapt and layer.name == "standardization":
             layer.adapt(_indices(len(split)).map(presented, num_parallel_calls=tf.data.AUTOTUNE))
+    examples = len(split)
+    if settings.drop_remainder:
+        examples -= examples % settings.batch_size
     return Training(
         model=model,
-        batches=_batches(split, settings, fraction, perturbed_at),
-        steps_per_epoch=math.ceil(len(split) / settings.batch_size),
-        examples=len(split),
+        batches=_batches(split, settings, examples, fraction, perturbed_at),
+        steps_per_epoch=math.ceil(examples / settings.batch_size),
+        examples=examples,
         settings=settings,
         callbacks=(fraction,),
     )
@@ -199,23 +206,27 @@ def _training(
 def _batches(
     split: Split,
     settings: Settings,
+    examples: int,
     fraction: PerturbedFraction,
     perturbed_at: ImagesAt,
 ) -> tf.data.Dataset:
     """All epochs in one dataset, so that every batch knows its epoch."""
-    size, batch_size = len(split), settings.batch_size
-    static_size = batch_size if size % batch_size == 0 else None
+    batch_size = settings.batch_size
+    static_size = batch_size if examples % batch_size == 0 else None
     shuffle_seed = stream_seed(settings.seed, "shuffle")
 
     def indices(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(size), fold_in(shuffle_seed, epoch)
-        )
-        starts = tf.data.Dataset.range(0, size, batch_size)
+        order = tf.range(len(split))
+        if settings.shuffle:
+            seed = fold_in(shuffle_seed, epoch)
+            order = tf.random.experimental.stateless_shuffle(order, seed)
+        order = order[:examples]
+        starts = tf.data.Dataset.range(0, examples, batch_size)
         return starts.map(lambda start: (epoch, order[start : start + batch_size]))
 
     def batch(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # The order is random already, so the first ones are a random choice.
+        # Of a shuffled batch the first ones are a random choice; the paper's figures come
+        # from a slice of batches that were not shuffled.
         count = fraction.count(epoch, tf.size(index))
         parts = [perturbed_at(index[:count], epoch), split.images_at(index[count:])]
         images = tf.concat(parts, axis=0)
