@@ -69,6 +69,11 @@ def define_data_flags(
         dataset,
         "A TFDS dataset with images of one size and class labels, e.g. mnist, cifar10." + note,
     )
+    define_source_flags(test_examples)
+
+
+def define_source_flags(test_examples: int | None = None) -> None:
+    """Defines the flags that say where data come from and how many test images are used."""
     flags.DEFINE_string(
         "data_dir",
         None,
@@ -107,6 +112,17 @@ def load_data(
         train_examples=train_examples,
         test_examples=values.test_examples,
         **experiments.PRESETS[preset].data_options(dataset),
+    )
+
+
+def define_preset_flag() -> None:
+    """Defines the flag that chooses among `experiments.PRESETS`."""
+    flags.DEFINE_enum(
+        "preset",
+        "text",
+        list(experiments.PRESETS),
+        "Where the paper's text and its figures differ: as the text says, or as the published "
+        "figures were made (order, number and range of MNIST's training images included).",
     )
 
 

@@ -66,13 +66,7 @@ _LEVEL = flags.DEFINE_float(
     f"deviation in units of the value range (noise), sigma in pixels (blur). By default "
     f"{_LEVELS}.",
 )
-_PRESET = flags.DEFINE_enum(
-    "preset",
-    "text",
-    list(_PRESETS),
-    "Where the paper's text and its figures differ: as the text says, or as the published "
-    "figures were made (order, number and range of MNIST's training images included).",
-)
+app.define_preset_flag()
 _EXTRA_PIXELS = flags.DEFINE_integer(
     "extra_pixels",
     None,
@@ -88,8 +82,7 @@ _RAMP = flags.DEFINE_enum(
 _RAMP_START = flags.DEFINE_float(
     "ramp_start",
     None,
-    "Perturbed fraction in the first epoch, 0 to 1 (incremental). "
-    f"{_by_preset('ramp_start')}.",
+    f"Perturbed fraction in the first epoch, 0 to 1 (incremental). {_by_preset('ramp_start')}.",
 )
 _RAMP_END = flags.DEFINE_float(
     "ramp_end",
@@ -195,7 +188,7 @@ def main() -> None:
         strategy=_STRATEGY.value or ("constant" if _PERTURB.value else "natural"),
         perturb=_PERTURB.value,
         level=_LEVEL.value,
-        preset=_PRESET.value,
+        preset=values.preset,
         extra_pixels=_EXTRA_PIXELS.value,
         channel_blur=values.channel_blur,
         fresh=_FRESH.value,
@@ -225,7 +218,7 @@ def main() -> None:
     if not _DRY_RUN.value:
         prepare_directory("output_dir", values.output_dir)
         prepare_directory("saved_models_dir", _SAVED_MODELS_DIR.value)
-    dataset = app.load_data(train_examples=_TRAIN_EXAMPLES.value, preset=_PRESET.value)
+    dataset = app.load_data(train_examples=_TRAIN_EXAMPLES.value, preset=values.preset)
     run = options.resolve(dataset)
     if _DRY_RUN.value:
         for name, value in run.columns().items():

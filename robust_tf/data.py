@@ -134,9 +134,7 @@ def load(
         data = _sample()
     else:
         data = _from_tfds_or_sample(name, data_dir, fall_back=data_source == "auto")
-    train, test = (
-        dataclasses.replace(split, divisor=divisor) for split in (data.train, data.test)
-    )
+    train, test = (dataclasses.replace(split, divisor=divisor) for split in (data.train, data.test))
     if train_examples is None and most_train_examples is not None:
         train = train.first(most_train_examples)
     return dataclasses.replace(

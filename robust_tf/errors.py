@@ -19,7 +19,11 @@ class InvalidArgument(ValueError):
         """See the class."""
         received = argument if value is None else f"{argument}={value}"
         super().__init__(f"{received}: expected {expected}")
-        self.argument = argument
+        self.argument, self.value, self.expected = argument, value, expected
+
+    def of(self, argument: str) -> "InvalidArgument":
+        """The same error of an argument of another name."""
+        return InvalidArgument(argument, self.value, self.expected)
 
 
 class Unavailable(RuntimeError):
@@ -34,7 +38,11 @@ class Unavailable(RuntimeError):
     def __init__(self, argument: str, value: Any, problem: str):
         """See the class."""
         super().__init__(f"{argument}={value}: {problem}")
-        self.argument = argument
+        self.argument, self.value, self.problem = argument, value, problem
+
+    def of(self, argument: str) -> "Unavailable":
+        """The same error of an argument of another name."""
+        return Unavailable(argument, self.value, self.problem)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

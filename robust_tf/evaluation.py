@@ -104,6 +104,11 @@ class Evaluator:
         return one_pass
 
 
+def number_of_trials(condition: Condition, trials: int) -> int:
+    """How often a condition is run: once where trials cannot differ."""
+    return trials if condition is not None and condition.random else 1
+
+
 def evaluate(
     model: keras.Model | Callable,
     split: Split,
@@ -135,7 +140,7 @@ def evaluate(
     passes = [
         (condition, trial)
         for condition in conditions
-        for trial in range(trials if condition is not None and condition.random else 1)
+        for trial in range(number_of_trials(condition, trials))
         if (condition, trial) not in done
     ]
     rows = []

@@ -171,9 +171,7 @@ def build(
         raise InvalidArgument("model", name, f"one of {', '.join(MODELS)}")
     spec = dataclasses.replace(MODELS[name], **changes)
     try:
-        return build_cnn(
-            spec, image_shape, classes, standardize=standardize, seed=seed, name=name
-        )
+        return build_cnn(spec, image_shape, classes, standardize=standardize, seed=seed, name=name)
     except InvalidArgument:
         raise
     except ValueError as error:  # Keras: an output would have no pixels left

@@ -5,13 +5,16 @@ natural training have the perturbation "none" and an empty level. Accuracies are
 fractions; only `comparison` and the figures show percent.
 """
 
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import scipy.stats
 
-from robust_tf.files import replacing
+from robust_tf.errors import InvalidArgument
+from robust_tf.files import locked, replacing, writing_to
 
 TRAINING_COLUMNS = [
     "run",
@@ -55,10 +58,19 @@ RUN_COLUMNS = [
     "natural_accuracy",
     "seconds",
     "images_per_second",
+    "threads",
+    "machine",
     "saved_model",
     "tensorflow_version",
     "keras_version",
     "robust_tf_version",
+]
+# The models of an experiment: all that is known of a run before it is trained, then what
+# it is tested with, "natural;hot 2", and how often.
+PLAN_COLUMNS = [
+    *RUN_COLUMNS[: RUN_COLUMNS.index("train_accuracy")],
+    "tests",
+    "trials",
 ]
 HISTORY_COLUMNS = [
     "epoch",
@@ -67,6 +79,19 @@ HISTORY_COLUMNS = [
     "perturbed_fraction",
     "seconds",
     "images_per_second",
+]
+
+
+# What tells the models of an experiment apart.
+_CELL_COLUMNS = [
+    "dataset",
+    "strategy",
+    "train_perturb",
+    "train_level",
+    "seed",
+    "batch_norm",
+    "dropout",
+    "activation",
 ]
 
 
@@ -101,6 +126,95 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
             rows.insert(0, "run", path.parent.name)
         tables.append(rows)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFrame) -> None:
+    """Notes an experiment's models in `<output_dir>/<experiment>/models.csv`.
+
+    A model that is there already gets the tests that it lacks.
+
+    Args:
+        output_dir: where the runs' folders are.
+        experiment: its name.
+        rows: columns as in `PLAN_COLUMNS`.
+
+    Raises:
+        InvalidArgument: if a model is there with other settings; an experiment has one
+            of each.
+        Unavailable: if it cannot be written.
+    """
+    folder = Path(output_dir) / experiment
+    path = folder / "models.csv"
+    with writing_to("output_dir", output_dir), locked(folder):
+        # As they will be read, so that they compare equal.
+        rows = pd.read_csv(io.StringIO(rows[PLAN_COLUMNS].to_csv(index=False)))
+        if path.exists():
+            known = pd.read_csv(path)
+            _check_same_settings(output_dir, known, rows)
+            rows = pd.concat([known, rows], ignore_index=True)
+            trials = rows.groupby("run")["trials"].transform("max")
+            tests = rows.groupby("run", sort=False)["tests"].agg(_union)
+            rows = rows.drop_duplicates("run", keep="last").sort_index(kind="stable")
+            rows = rows.assign(trials=trials, tests=rows["run"].map(tests))
+        write(rows, path, PLAN_COLUMNS)
+
+
+def _check_same_settings(
+    output_dir: str | os.PathLike, known: pd.DataFrame, rows: pd.DataFrame
+) -> None:
+    both = rows.merge(known, on=_CELL_COLUMNS, suffixes=("", "_there"))
+    for _, row in both[both["run"] != both["run_there"]].iterrows():
+        different = [
+            f"{column} {row[f'{column}_there']} there, {row[column]} asked for"
+            for column in PLAN_COLUMNS
+            if f"{column}_there" in row and column not in ("run", "tests", "trials")
+            if str(row[column]) != str(row[f"{column}_there"])
+        ]
+        label = training_label(row["strategy"], row["train_perturb"], row["train_level"])
+        expected = f"a directory without {label} of other settings ({'; '.join(different)})"
+        raise InvalidArgument("output_dir", output_dir, expected)
+
+
+def _union(tests: pd.Series) -> str:
+    return ";".join(dict.fromkeys(";".join(tests).split(";")))
+
+
+def gather(output_dir: str | os.PathLike, experiment: str) -> None:
+    """Gathers an experiment's tables from its runs, as far as there are some.
+
+    Writes `runs.csv` and `trials.csv` to `<output_dir>/<experiment>/tables/`, in order of
+    `models.csv`. A run whose folder is gone keeps the rows that it has there.
+
+    Args:
+        output_dir: where the runs' folders are.
+        experiment: its name.
+    """
+    folder = Path(output_dir) / experiment
+    with locked(folder):
+        models = pd.read_csv(folder / "models.csv")
+        (folder / "tables").mkdir(exist_ok=True)
+        for name, columns in (("runs", RUN_COLUMNS), ("trials", TRIAL_COLUMNS)):
+            path = folder / "tables" / f"{name}.csv"
+            known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+            tables = []
+            for model in models.itertuples():
+                own = Path(output_dir) / model.run / f"{name}.csv"
+                rows = pd.read_csv(own) if own.exists() else known[known["run"] == model.run]
+                tables.append(_asked(rows, model) if name == "trials" else rows)
+            tables = [table for table in tables if len(table)]
+            table = pd.concat(tables, ignore_index=True) if tables else known
+            write(table, path, columns)
+
+
+def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:
+    """Those trials of a run that belong to an experiment, in order of its tests."""
+    tests = {test: place for place, test in enumerate(model.tests.split(";"))}
+    labels = [condition_label(*row) for row in zip(trials["test_perturb"], trials["test_level"])]
+    places = pd.Series([tests.get(label, -1) for label in labels], index=trials.index)
+    mine = (places >= 0) & (trials["n_examples"] == model.test_examples)
+    mine &= trials["trial"] < model.trials
+    order = trials.assign(place=places)[mine].sort_values(["place", "trial"], kind="stable")
+    return order.drop(columns="place")
 
 
 def summarize(trials: pd.DataFrame) -> pd.DataFrame:

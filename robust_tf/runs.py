@@ -5,6 +5,7 @@ This is the one place that knows their order and the files of a run's folder.
 
 import contextlib
 import os
+import platform
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +40,17 @@ def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
     return (Path(output_dir) / run.name).is_dir()
 
 
+def folders(run: Run, output_dir: str | os.PathLike) -> tuple[Path, Path]:
+    """A run's folder while it is trained, and when it is finished."""
+    return Path(output_dir) / f"{run.name}.partial", Path(output_dir) / run.name
+
+
+def completed_epochs(run: Run, output_dir: str | os.PathLike) -> int:
+    """How many epochs a run that is not finished has behind it."""
+    partial, _ = folders(run, output_dir)
+    return Backup(partial / _BACKUP).completed_epochs()
+
+
 def train(
     run: Run,
     data: Data,
@@ -70,7 +82,7 @@ def train(
         Unavailable: if a directory cannot be written.
     """
     output_dir = prepare_directory("output_dir", output_dir)
-    folder = output_dir / run.name
+    partial, folder = folders(run, output_dir)
     if is_finished(run, output_dir):
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
@@ -83,7 +95,6 @@ def train(
             tensorboard=tensorboard,
             progress=progress,
         )
-    partial = output_dir / f"{run.name}.partial"
     with locked(partial):
         if is_finished(run, output_dir):  # by the process that we waited for
             with contextlib.suppress(OSError):
@@ -149,12 +160,34 @@ def _fit_and_export(
         "natural_accuracy": Evaluator(started.model, data.test, run.seed).accuracy(None),
         "seconds": seconds,
         "images_per_second": run.epochs * started.examples / seconds,
+        "threads": _threads(),
+        "machine": _machine(),
         "saved_model": saved_model.as_posix(),
         "tensorflow_version": tf.__version__,
         "keras_version": keras.__version__,
         "robust_tf_version": robust_tf.__version__,
     }
     return row, history
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _threads() -> int:
+    return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
+
+
+def _machine() -> str:
+    """What trains here: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # only Linux has this file
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        name = names[0] if names else name
+    return f"{name}, {_cores()} cores"
 
 
 def _pretrained(run: Run, output_dir: Path, saved_models_dir: Path) -> keras.Model | None:

@@ -10,7 +10,7 @@ import pandas as pd
 from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Condition, evaluate
+from robust_tf.evaluation import Condition, evaluate, number_of_trials
 from robust_tf.files import locked, prepare_directory, writing_to
 
 
@@ -48,17 +48,8 @@ def complete(
         raise InvalidArgument("trials", trials, "a whole number from 1 on")
     conditions = list(conditions)
     with locked(prepare_directory("output_dir", path.parent)):
-        kept = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
-        there = {
-            (_row_key(row), row.trial)
-            for row in kept[kept["n_examples"] == len(split)].itertuples()
-        }
-        done = {
-            (condition, trial)
-            for condition in conditions
-            for trial in range(trials)
-            if (_key(condition), trial) in there
-        }
+        kept = _read(path)
+        done = _done(kept, len(split), conditions, trials)
         new = evaluate(model, split, conditions, trials=trials, seed=seed, done=done, label=label)
         if len(new):
             tables = [table for table in (kept, new.assign(**columns)) if len(table)]
@@ -71,6 +62,39 @@ def complete(
         for row in kept.itertuples()
     ]
     return kept[wanted].reset_index(drop=True)
+
+
+def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, trials: int) -> bool:
+    """Whether a `trials.csv` has all trials of some conditions.
+
+    Args:
+        path: the file; it may be absent.
+        examples: number of test images.
+        conditions: perturbations, and None for natural images.
+        trials: passes for each random perturbation.
+    """
+    conditions = list(conditions)
+    asked = sum(number_of_trials(condition, trials) for condition in conditions)
+    return len(_done(_read(path), examples, conditions, trials)) == asked
+
+
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=results.TRIAL_COLUMNS)
+
+
+def _done(
+    kept: pd.DataFrame, examples: int, conditions: Iterable[Condition], trials: int
+) -> set[tuple[Condition, int]]:
+    """The asked trials that are there."""
+    there = {
+        (_row_key(row), row.trial) for row in kept[kept["n_examples"] == examples].itertuples()
+    }
+    return {
+        (condition, trial)
+        for condition in conditions
+        for trial in range(number_of_trials(condition, trials))
+        if (_key(condition), trial) in there
+    }
 
 
 def _key(condition: Condition) -> tuple[str, float]:

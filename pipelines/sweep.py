@@ -1,0 +1,134 @@
+"""What the paper's experiments share: the flags and steps of a sweep; no command of its own."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from pipelines import app
+from robust_tf import estimate, experiments, sweeps
+from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations import KINDS
+
+flags.disclaim_key_flags()
+
+
+def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
+    """Defines the flags of a sweep.
+
+    Args:
+        datasets: the default datasets, in words.
+        fields: which fields of `experiments.Selection` can be chosen besides datasets.
+    """
+    flags.DEFINE_list("datasets", None, f"TFDS datasets, separated by commas; {datasets}.")
+    if "strategies" in fields:
+        flags.DEFINE_list(
+            "strategies", None, f"Some of {', '.join(experiments.FIGURE_LETTERS)}; by default all."
+        )
+    if "perturbs" in fields:
+        flags.DEFINE_list("perturbs", None, f"Some of {', '.join(KINDS)}; by default all.")
+        flags.DEFINE_list("levels", None, "Some of the experiment's levels; by default all.")
+    flags.DEFINE_list("seeds", ["0"], "Seeds; each model is trained once a seed.")
+    app.define_preset_flag()
+    app.define_source_flags()
+    flags.DEFINE_integer(
+        "train_examples", None, "Train on this many images, the first. By default on all."
+    )
+    flags.DEFINE_integer("epochs", None, "Passes over the training images; by default the paper's.")
+    flags.DEFINE_integer(
+        "trials", experiments.TRIALS, "Passes over the test images for a random perturbation."
+    )
+    flags.DEFINE_integer("workers", 1, "How many models are trained at once, in processes.")
+    flags.DEFINE_integer(
+        "threads",
+        None,
+        "Threads of each of them; by default a fair share of the cores. Their number shows in "
+        "the last digits of accuracies.",
+    )
+    flags.DEFINE_string("output_dir", "results", "Where tables, figures and runs are kept.")
+    flags.DEFINE_string("saved_models_dir", "saved_models", "Where SavedModels are exported.")
+    flags.DEFINE_bool("reference", True, "Draw the published numbers where there are some.")
+    flags.DEFINE_bool("dry_run", False, "List the models with an estimate of time and stop.")
+
+
+def run(experiment: str) -> None:
+    """Carries out an experiment as the flags say; exits with 1 if a model failed.
+
+    Args:
+        experiment: a name of `experiments.EXPERIMENTS`.
+    """
+    values = flags.FLAGS
+    if values.trials < 1:
+        raise InvalidArgument("trials", values.trials, "a whole number from 1 on")
+    seeds = _numbers("seeds", int)
+    cells = experiments.EXPERIMENTS[experiment](_selection())
+    sources = sweeps.Sources(
+        data_dir=values.data_dir,
+        data_source=values.data_source,
+        train_examples=values.train_examples,
+        test_examples=values.test_examples,
+        preset=values.preset,
+    )
+    threads = sweeps.threads_of_each(values.workers, values.threads)
+    sweeps.use_threads(threads)
+    datasets = {name: sources.load(name) for name in dict.fromkeys(cell.dataset for cell in cells)}
+    options = {"preset": values.preset, "epochs": values.epochs}
+    tasks = sweeps.plan(cells, options, datasets, seeds=seeds, trials=values.trials)
+    if values.dry_run:
+        _list(tasks, estimate.seconds(tasks, datasets), values.workers)
+        return
+    several = len({task.run.model for task in tasks}) > 1
+    failed = sweeps.carry_out(
+        experiment,
+        tasks,
+        sources,
+        workers=values.workers,
+        threads=threads,
+        output_dir=values.output_dir,
+        saved_models_dir=values.saved_models_dir,
+        seconds=estimate.seconds(tasks, datasets) if several else None,
+    )
+    print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
+    print(f"tables   {values.output_dir}/{experiment}/tables")
+    if failed:
+        for outcome in failed:
+            print(f"error: {sweeps.describe(outcome.task.run)}: {outcome.problem}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _selection() -> experiments.Selection:
+    values = flags.FLAGS
+    asked = {
+        field.name: tuple(values[field.name].value)
+        for field in dataclasses.fields(experiments.Selection)
+        if field.name in values and values[field.name].value is not None
+    }
+    if "levels" in asked:
+        asked["levels"] = tuple(_numbers("levels", float))
+    return experiments.Selection(**asked)
+
+
+def _numbers(flag: str, kind: type) -> list:
+    texts = flags.FLAGS[flag].value
+    try:
+        numbers = [kind(text) for text in texts]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise InvalidArgument(flag, ",".join(texts), "numbers, separated by commas")
+    return list(dict.fromkeys(numbers))
+
+
+def _list(tasks: list[sweeps.Task], seconds: dict[str, float], workers: int) -> None:
+    output_dir = Path(flags.FLAGS.output_dir)
+    left = 0.0
+    for task in tasks:
+        done = task.is_done(output_dir)
+        left += 0.0 if done else seconds[task.run.name]
+        time = "done" if done else sweeps.duration(seconds[task.run.name])
+        print(f"{sweeps.describe(task.run):40} {time:>12}")
+    print(
+        f"{len(tasks)} models, about {sweeps.duration(left / workers)} on this machine with "
+        f"--workers={workers}"
+    )

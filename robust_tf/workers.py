@@ -1,0 +1,173 @@
+"""Processes that carry out tasks, several at once; one that dies takes only its task along.
+
+They know nothing of what a task is. `concurrent.futures` would give up all tasks when a
+process dies, and keeps processes, and what they have leaked, for good.
+"""
+
+import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from robust_tf.errors import InvalidArgument, Unavailable, one_line
+
+# A process is replaced after so many tasks, so that no leak adds up.
+_TASKS_PER_PROCESS = 20
+_SECONDS_TO_END = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a task ended.
+
+    Attributes:
+        task: the task.
+        problem: what went wrong, in one line; None if nothing did.
+        details: the traceback of an error that a user cannot be expected to mend.
+    """
+
+    task: Any
+    problem: str | None = None
+    details: str | None = None
+
+
+class LocalWorkers:
+    """Processes on this machine, started when they are needed.
+
+    Use it in a `with` statement: at its end all processes are ended, busy or not. They
+    also end when this process does, however that comes.
+
+    Args:
+        count: how many tasks are carried out at once, from 1 on.
+        function: carries out a task; it is called in another process and so must be
+            picklable, and each task too.
+    """
+
+    def __init__(self, count: int, function: Callable[[Any], None]):
+        """See the class."""
+        if count < 1:
+            raise InvalidArgument("workers", count, "a whole number from 1 on")
+        self._count = count
+        self._function = function
+        self._context = multiprocessing.get_context("spawn")
+        self._idle: list[_Process] = []
+        self._busy: dict[Any, _Process] = {}
+
+    def __enter__(self) -> "LocalWorkers":
+        """Starts nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends all processes."""
+        for process in self._idle:
+            process.dismiss()
+        for process in self._busy.values():
+            process.kill()
+
+    @property
+    def busy(self) -> int:
+        """How many tasks are being carried out."""
+        return len(self._busy)
+
+    @property
+    def free(self) -> int:
+        """How many more tasks would be carried out at once."""
+        return self._count - self.busy
+
+    def submit(self, task: Any) -> None:
+        """Begins a task; `free` must not be 0."""
+        self._idle = [process for process in self._idle if process.reusable]
+        process = self._idle.pop() if self._idle else _Process(self._context, self._function)
+        process.begin(task)
+        self._busy[process.connection] = process
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        """Waits until a task has ended, or for some time.
+
+        Args:
+            seconds: the longest to wait.
+
+        Returns:
+            The tasks that have ended meanwhile.
+        """
+        outcomes = []
+        for connection in multiprocessing.connection.wait(list(self._busy), seconds):
+            process = self._busy.pop(connection)
+            outcomes.append(process.outcome())
+            if process.reusable:
+                self._idle.append(process)
+            else:
+                process.dismiss()
+        return outcomes
+
+
+class _Process:
+    """A process, and the end of a pipe to it."""
+
+    def __init__(self, context: Any, function: Callable[[Any], None]):
+        self.connection, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, function), daemon=True)
+        self._process.start()
+        other.close()  # so that the pipe breaks when the process dies
+        self._done = 0
+
+    @property
+    def reusable(self) -> bool:
+        return self._process.is_alive() and self._done < _TASKS_PER_PROCESS
+
+    def begin(self, task: Any) -> None:
+        self._task = task
+        self.connection.send(task)
+
+    def outcome(self) -> Outcome:
+        self._done += 1
+        try:
+            return Outcome(self._task, *self.connection.recv())
+        except (EOFError, ConnectionError):
+            self._process.join()
+            code = self._process.exitcode or 0
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited ({code})"
+            return Outcome(self._task, f"its process {how}")
+
+    def dismiss(self) -> None:
+        """Ends it when it waits for a task."""
+        self.connection.close()
+        self._process.join(_SECONDS_TO_END)
+        self.kill()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _serve(connection: Any, function: Callable[[Any], None]) -> None:
+    """The other process: a task at a time, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        problem = details = None
+        try:
+            function(task)
+        except (InvalidArgument, Unavailable) as error:
+            problem = str(error)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {one_line(error)}"
+            details = traceback.format_exc()
+        connection.send((problem, details))
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
