@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from pipelines import app
-from robust_tf import estimate, experiments, sweeps
+from robust_tf import estimate, experiments, figures, sweeps
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS
 
@@ -90,7 +90,11 @@ def run(experiment: str) -> None:
         seconds=estimate.seconds(tasks, datasets) if several else None,
     )
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
+    if experiment == "impact":
+        sweeps.save_examples(tasks, datasets, values.output_dir, values.saved_models_dir)
+    folder = figures.draw(experiment, values.output_dir, values.reference)
     print(f"tables   {values.output_dir}/{experiment}/tables")
+    print(f"figures  {folder}")
     if failed:
         for outcome in failed:
             print(f"error: {sweeps.describe(outcome.task.run)}: {outcome.problem}", file=sys.stderr)

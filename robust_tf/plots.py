@@ -4,19 +4,22 @@ Colours are safe for colour-blind readers, and no figure needs
 colour to be read.
 """
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.figure
+import matplotlib.image
 import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
 from robust_tf.files import replacing, writing_to
-from robust_tf.results import with_labels
+from robust_tf.results import condition_label, with_labels
 
 _PALETTE = "colorblind"
 _HATCHES = ("", "//", "..", "xx")
@@ -27,12 +30,17 @@ def _figure(width: float, height: float) -> matplotlib.figure.Figure:
     return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figures: Mapping[str, matplotlib.figure.Figure], folder: Path) -> None:
-    """Writes figures as PNG files of their names, each complete or not at all.
+def save(
+    figures: Mapping[str, matplotlib.figure.Figure],
+    folder: Path,
+    formats: Sequence[str] = ("png",),
+) -> None:
+    """Writes figures to files of their names, each complete or not at all.
 
     Args:
         figures: by name.
         folder: a folder `figures` in the folder of a run; made if absent.
+        formats: endings, of "png" and "pdf".
 
     Raises:
         Unavailable: if it cannot be written.
@@ -40,8 +48,11 @@ def save(figures: Mapping[str, matplotlib.figure.Figure], folder: Path) -> None:
     with writing_to("output_dir", folder.parent.parent):
         folder.mkdir(exist_ok=True)
         for name, figure in figures.items():
-            with replacing(folder / f"{name}.png") as path:
-                figure.savefig(path, dpi=150)
+            for ending in formats:
+                with replacing(folder / f"{name}.{ending}") as path:
+                    # The same figure makes the same file: no date in it.
+                    metadata = {"CreationDate": None} if ending == "pdf" else None
+                    figure.savefig(path, dpi=150, metadata=metadata)
 
 
 def accuracy(trials: pd.DataFrame) -> matplotlib.figure.Figure:
@@ -128,41 +139,40 @@ def training_curves(histories: Mapping[str, pd.DataFrame]) -> matplotlib.figure.
     return figure
 
 
-def examples(
-    images: np.ndarray,
-    conditions: Sequence[str],
-    labels: Sequence[str],
-    predictions: Mapping[str, Sequence[Sequence[str]]],
-) -> matplotlib.figure.Figure:
-    """Original and perturbed images with the classes that models see (figure 3).
+def examples(table: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Original and perturbed images with the classes that models see (figures 3, 5, 7).
 
     Args:
-        images: float32 values in [0, 1], shape [examples, conditions, H, W, C].
-        conditions: the columns' titles.
-        labels: the true class of each example.
-        predictions: by training in words, the predicted classes, [examples][conditions].
+        table: columns as in `examples.COLUMNS`.
 
     Returns:
-        The figure. A wrong class is marked by ✗, a right one by ✓.
+        The figure, a row an example, a column a condition. A wrong class is marked by ✗,
+        a right one by ✓.
     """
-    rows, columns = images.shape[:2]
-    figure = _figure(1.75 * columns + 0.6, (1.5 + 0.18 * len(predictions)) * rows + 0.4)
-    grid: Any = figure.subplots(rows, columns, squeeze=False)
+    tests = zip(table["test_perturb"], table["test_level"])
+    table = table.assign(test=[condition_label(*test) for test in tests])
+    rows, columns = table["example"].unique(), table["test"].unique()
+    trainings = table["training"].unique()
+    height = (1.5 + 0.18 * len(trainings)) * len(rows) + 0.4
+    figure = _figure(1.75 * len(columns) + 0.6, height)
+    grid: Any = figure.subplots(len(rows), len(columns), squeeze=False)
     good, bad = sns.color_palette(_PALETTE)[2], sns.color_palette(_PALETTE)[3]
-    for i, j in np.ndindex(rows, columns):
-        axes = grid[i, j]
-        axes.imshow(images[i, j].squeeze(), cmap="gray", vmin=0, vmax=1)
+    for (example, test), group in table.groupby(["example", "test"], sort=False):
+        i, j = list(rows).index(example), list(columns).index(test)
+        axes, first = grid[i, j], group.iloc[0]
+        axes.imshow(_decoded(first["image"]), cmap="gray", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])
         if i == 0:
-            axes.set_title(conditions[j], fontsize=10)
+            axes.set_title(test, fontsize=10)
         if j == 0:
-            axes.set_ylabel(f"true: {labels[i]}", fontsize=10)
-        for line, (training, classes) in enumerate(predictions.items()):
-            right = classes[i][j] == labels[i]
+            axes.set_ylabel(f"true: {first['label']}", fontsize=10)
+        for line, (training, predicted) in enumerate(zip(group["training"], group["predicted"])):
+            # As text: a CSV may have made numbers of digits' names.
+            right = str(predicted) == str(first["label"])
             axes.text(
                 0.5,
                 -0.06 - 0.13 * line,
-                f"{training}: {classes[i][j]} {'✓' if right else '✗'}",
+                f"{training}: {predicted} {'✓' if right else '✗'}",
                 color=good if right else bad,
                 fontsize=8,
                 ha="center",
@@ -170,3 +180,191 @@ def examples(
                 transform=axes.transAxes,
             )
     return figure
+
+
+def _decoded(png: str) -> np.ndarray:
+    return matplotlib.image.imread(io.BytesIO(base64.b64decode(png)), format="png")
+
+
+def curves(
+    points: pd.DataFrame,
+    published: pd.DataFrame | None = None,
+    baseline: Mapping[str, float] | None = None,
+) -> matplotlib.figure.Figure:
+    """Accuracy by level: the paper's figures 4, 6, 8 and A.1 to C.3.
+
+    A panel a dataset and training; in it a line a test. The axis is the level of the
+    tests where all models are natural, or else that of training.
+
+    Args:
+        points: columns as of `comparisons.points`, of one figure.
+        published: likewise; drawn lightly behind, in panels that have points.
+        baseline: by dataset, the accuracy of the natural model on natural images.
+
+    Returns:
+        The figure; error bars are the standard deviations.
+    """
+    natural = (points["strategy"] == "natural").all()
+    datasets = list(dict.fromkeys(points["dataset"]))
+    trainings = list(dict.fromkeys(points["train_perturb"]))
+    figure = _figure(4.6 * len(datasets) + 0.4, 3.4 * len(trainings) + 0.3)
+    grid: Any = figure.subplots(len(trainings), len(datasets), squeeze=False)
+    for i, j in np.ndindex(len(trainings), len(datasets)):
+        axes, dataset, training = grid[i, j], datasets[j], trainings[i]
+        mine, theirs = (
+            None
+            if table is None
+            else table[(table["dataset"] == dataset) & (table["train_perturb"] == training)]
+            for table in (points, published)
+        )
+        if mine is None or not len(mine):
+            axes.set_visible(False)
+            continue
+        _panel(axes, mine, theirs, natural, (baseline or {}).get(dataset))
+        axes.set_title(dataset if natural else f"{dataset}, trained with {training}", fontsize=10)
+        kind = training if not natural else _kinds(mine)[0]
+        axes.set_xlabel(_axis(kind, "test" if natural else "training"))
+        axes.set_ylabel("test accuracy [%]")
+        axes.margins(y=0.08)
+        if kind not in ("noise", "blur"):
+            axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    entries = {}
+    for axes in figure.axes:
+        entries.update(dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)))
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        title="tested with",
+        loc="outside upper center",
+        ncols=min(len(entries), 3 * len(datasets)),
+        fontsize=8,
+        title_fontsize=8,
+        frameon=False,
+    )
+    sns.despine(figure)
+    return figure
+
+
+def _kinds(points: pd.DataFrame) -> list[str]:
+    return [kind for kind in dict.fromkeys(points["test_perturb"]) if kind != "none"]
+
+
+def _axis(kind: str, images: str) -> str:
+    units = {
+        "noise": "standard deviation of the noise",
+        "blur": "standard deviation of the blur [pixels]",
+    }
+    return f"{units.get(kind, 'number of changed pixels')} in {images} images"
+
+
+def _panel(
+    axes: Any,
+    mine: pd.DataFrame,
+    theirs: pd.DataFrame | None,
+    natural: bool,
+    baseline: float | None,
+) -> None:
+    """A panel of `curves`."""
+    lines = _lines(mine, natural)
+    reference = _lines(theirs, natural) if theirs is not None else {}
+    colours = sns.color_palette(_PALETTE)
+    for number, (name, line) in enumerate(lines.items()):
+        colour, marker = colours[number], "osD^v"[number % 5]
+        dashes = (None, (4, 2), (1, 1), (4, 1, 1, 1), (6, 2))[number % 5]
+        if name in reference:
+            other = reference[name]
+            if natural and name == "natural":
+                axes.axhline(other["percent"].mean(), color=colour, alpha=0.4, linewidth=3)
+            else:
+                axes.plot(
+                    other["level"],
+                    other["percent"],
+                    color=colour,
+                    alpha=0.4,
+                    linewidth=3,
+                    marker=marker,
+                    markersize=7,
+                    markerfacecolor="none",
+                )
+        if natural and name == "natural":
+            axes.axhline(line["percent"].mean(), color=colour, dashes=dashes or (1, 0), label=name)
+            continue
+        axes.errorbar(
+            line["level"],
+            line["percent"],
+            yerr=100 * line["std"].fillna(0),
+            color=colour,
+            marker=marker,
+            markersize=4.5,
+            linewidth=1.3,
+            capsize=2.5,
+            dashes=dashes or (1, 0),
+            label=name,
+        )
+    if baseline is not None:
+        axes.axhline(100 * baseline, color="0.35", linewidth=0.9, dashes=(8, 4))
+        axes.plot([], [], color="0.35", linewidth=0.9, dashes=(8, 4), label="natural model")
+    if reference:
+        axes.plot([], [], color="0.5", alpha=0.5, linewidth=3, label="published")
+
+
+def _lines(points: pd.DataFrame, natural: bool) -> dict[str, pd.DataFrame]:
+    """The lines of a panel by name, each with columns level, percent and std."""
+    if natural:
+        names = points["test_perturb"].replace("none", "natural")
+        levels = points["test_level"]
+    else:
+        tests = zip(points["test_perturb"], points["test_level"])
+        names = pd.Series([condition_label(*test) for test in tests], index=points.index)
+        levels = points["train_level"]
+    table = points.assign(name=names, level=levels, percent=100 * points["mean"])
+    return {name: group.sort_values("level") for name, group in table.groupby("name", sort=False)}
+
+
+def ablation(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> matplotlib.figure.Figure:
+    """Table I as bars: training and test accuracy of a network without some components.
+
+    Args:
+        rows: columns as of `comparisons.ablation`.
+        published: likewise; marks where a dataset is there too.
+
+    Returns:
+        The figure, a panel a dataset.
+    """
+    datasets = list(dict.fromkeys(rows["dataset"]))
+    figure = _figure(6.4, 3.6 * len(datasets))
+    grid: Any = figure.subplots(len(datasets), 1, squeeze=False)
+    for dataset, axes in zip(datasets, grid[:, 0]):
+        mine = rows[rows["dataset"] == dataset].reset_index(drop=True)
+        theirs = None if published is None else published[published["dataset"] == dataset]
+        names = [network_label(*row) for row in zip(*(mine[c] for c in _NETWORK))]
+        for offset, column, hatch in ((0.2, "train_accuracy", "//"), (-0.2, "test_accuracy", "")):
+            bars = axes.barh(
+                mine.index + offset,
+                100 * mine[column],
+                height=0.38,
+                color=sns.color_palette(_PALETTE)[int(offset < 0)],
+                hatch=hatch,
+                edgecolor="white",
+                label=column.replace("_", " "),
+            )
+            axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+            if theirs is not None and len(theirs):
+                matched = mine[_NETWORK].merge(theirs, on=_NETWORK, how="left")
+                label = "published" if offset < 0 else None
+                axes.plot(100 * matched[column], mine.index + offset, "k|", ms=11, label=label)
+        axes.set(yticks=mine.index, yticklabels=names, xlim=(0, 112))
+        axes.set_xlabel(f"accuracy on {dataset} [%]")
+        axes.invert_yaxis()
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.13), ncols=3)
+    sns.despine(figure)
+    return figure
+
+
+_NETWORK = ["batch_norm", "dropout", "activation"]
+
+
+def network_label(batch_norm: bool, dropout: float, activation: str) -> str:
+    """A network of the ablation in words: "batch norm, dropout, relu"."""
+    parts = ["batch norm"] * bool(batch_norm) + ["dropout"] * bool(dropout)
+    return ", ".join([*parts, activation])

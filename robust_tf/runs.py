@@ -11,13 +11,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import keras
-import matplotlib.figure
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import plots, results, saved_models, training
+from robust_tf import examples, plots, results, saved_models, training
 from robust_tf import trials as trials_lib
 from robust_tf.callbacks import Backup, Ramp
 from robust_tf.configuration import Run
@@ -25,14 +23,9 @@ from robust_tf.data import Data
 from robust_tf.errors import Unavailable
 from robust_tf.evaluation import Condition, Evaluator
 from robust_tf.files import locked, prepare_directory, writing_to
-from robust_tf.perturbations import example_seeds
-from robust_tf.seeds import stream_seed
 from robust_tf.strategies import STRATEGIES, Settings
 
 _BACKUP = "backup"
-# The figure of examples shows this many, chosen from so many test images.
-_EXAMPLES = 4
-_EXAMPLES_FROM = 500
 
 
 def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
@@ -302,37 +295,12 @@ def draw(
     folders = {run.label: Path(output_dir) / run.name for run in runs}
     histories = {label: pd.read_csv(folder / "history.csv") for label, folder in folders.items()}
     loaded = {run.label: load_model(run, output_dir, saved_models_dir) for run in runs}
+    shown = examples.misled(loaded, data, list(conditions), seed=runs[-1].seed)
     figures = {
         "accuracy": plots.accuracy(trials),
         "training": plots.training_curves(histories),
-        "examples": _examples(loaded, data, list(conditions), runs[-1].seed),
+        "examples": plots.examples(shown),
     }
     folder = list(folders.values())[-1] / "figures"
     plots.save(figures, folder)
     return folder
-
-
-def _examples(
-    loaded: dict[str, keras.Model], data: Data, conditions: list[Condition], seed: int
-) -> matplotlib.figure.Figure:
-    """Figure 3 of the paper, on the images that mislead the first model the most."""
-    first = data.test.first(_EXAMPLES_FROM)
-    predicted = {}
-    for label, model in loaded.items():
-        evaluator = Evaluator(model, first, seed)
-        by_condition = [evaluator.predictions(condition) for condition in conditions]
-        predicted[label] = np.stack(by_condition, axis=1)  # [N, conditions]
-    wrong = next(iter(predicted.values())) != first.labels.numpy()[:, np.newaxis]
-    # Right on the natural image, then wrong as often as possible.
-    chosen = np.argsort(np.where(wrong[:, 0], 0, -wrong.sum(axis=1)), kind="stable")
-    chosen = chosen[:_EXAMPLES]
-    images = first.images_at(chosen)
-    seeds = example_seeds(stream_seed(seed, "evaluation/0"), chosen)
-    shown = [condition(images, seeds) if condition else images for condition in conditions]
-    names = np.array(data.label_names)
-    return plots.examples(
-        np.stack(shown, axis=1),
-        [str(condition or "natural") for condition in conditions],
-        names[first.labels.numpy()[chosen]],
-        {label: names[classes[chosen]] for label, classes in predicted.items()},
-    )

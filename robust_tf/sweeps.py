@@ -23,7 +23,7 @@ import tensorflow as tf
 import tqdm
 
 from robust_tf import data as data_lib
-from robust_tf import experiments, results, runs, trials
+from robust_tf import examples, experiments, results, runs, trials
 from robust_tf.configuration import Options, Run
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition
@@ -201,6 +201,37 @@ def _row(task: Task) -> dict[str, Any]:
         for test in task.conditions
     )
     return {**task.run.columns(), "tests": tests, "trials": task.trials}
+
+
+def save_examples(
+    tasks: Iterable[Task],
+    datasets: Mapping[str, data_lib.Data],
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+) -> None:
+    """Writes the examples of figures 3, 5 and 7 to `impact/tables/examples.csv`.
+
+    Args:
+        tasks: of the experiment "impact"; a dataset's first model that is done is shown.
+        datasets: by name.
+        output_dir: holds the runs' folders.
+        saved_models_dir: holds their SavedModels.
+
+    Raises:
+        Unavailable: if a SavedModel is gone or the table cannot be written.
+    """
+    output_dir = Path(output_dir)
+    tables: dict[str, pd.DataFrame] = {}
+    for run in (task.run for task in tasks if task.is_done(output_dir)):
+        if run.dataset not in tables:
+            model = runs.load_model(run, output_dir, saved_models_dir)
+            data = datasets[run.dataset]
+            tables[run.dataset] = examples.of_paper(run.label, model, data, seed=run.seed)
+    if tables:
+        table = pd.concat(tables.values(), ignore_index=True)
+        with writing_to("output_dir", output_dir):
+            path = output_dir / "impact" / "tables" / "examples.csv"
+            results.write(table, path, list(table.columns))
 
 
 def threads_of_each(workers: int, threads: int | None = None) -> int:
