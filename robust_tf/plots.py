@@ -6,6 +6,7 @@ colour to be read.
 
 import base64
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -207,10 +208,12 @@ def curves(
     natural = (points["strategy"] == "natural").all()
     datasets = list(dict.fromkeys(points["dataset"]))
     trainings = list(dict.fromkeys(points["train_perturb"]))
-    figure = _figure(4.6 * len(datasets) + 0.4, 3.4 * len(trainings) + 0.3)
-    grid: Any = figure.subplots(len(trainings), len(datasets), squeeze=False)
-    for i, j in np.ndindex(len(trainings), len(datasets)):
-        axes, dataset, training = grid[i, j], datasets[j], trainings[i]
+    panels = list(itertools.product(datasets, trainings))
+    rows = len(datasets) if len(trainings) > 1 else 1
+    columns = len(panels) // rows
+    figure = _figure(4.2 * columns + 0.4, 3.2 * rows + 0.6)
+    grid: Any = figure.subplots(rows, columns, squeeze=False)
+    for axes, (dataset, training) in zip(grid.flat, panels, strict=True):
         mine, theirs = (
             None
             if table is None
@@ -220,7 +223,7 @@ def curves(
         if mine is None or not len(mine):
             axes.set_visible(False)
             continue
-        _panel(axes, mine, theirs, natural, (baseline or {}).get(dataset))
+        _panel(axes, mine, theirs, natural, None if natural else (baseline or {}).get(dataset))
         axes.set_title(dataset if natural else f"{dataset}, trained with {training}", fontsize=10)
         kind = training if not natural else _kinds(mine)[0]
         axes.set_xlabel(_axis(kind, "test" if natural else "training"))
@@ -236,7 +239,7 @@ def curves(
         entries.keys(),
         title="tested with",
         loc="outside upper center",
-        ncols=min(len(entries), 3 * len(datasets)),
+        ncols=min(len(entries), 3 * columns),
         fontsize=8,
         title_fontsize=8,
         frameon=False,
