@@ -98,8 +98,13 @@ def command(tmp_path):
 
 
 def command_line(tmp_path: Path, *flags: str, pipeline: str = "pipelines.run") -> list[str]:
+    both = {"output_dir": "results", "saved_models_dir": "saved_models"}
     directories = {
-        "pipelines.run": {"output_dir": "results", "saved_models_dir": "saved_models"},
+        "pipelines.run": both,
+        "pipelines.impact": both,
+        "pipelines.ablation": both,
+        "pipelines.grid": both,
+        "pipelines.report": {"output_dir": "results"},
         "pipelines.evaluate": {"output_dir": "results"},
         "pipelines.serve": {},
     }[pipeline]

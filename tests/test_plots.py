@@ -1,11 +1,13 @@
+import base64
 import io
 
 import matplotlib.figure
 import numpy as np
 import pandas as pd
+import PIL.Image
 import pytest
 
-from robust_tf import plots
+from robust_tf import comparisons, examples, plots
 from tests.test_results import trials
 
 
@@ -56,17 +58,87 @@ def test_training_curves_show_the_history():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_examples_show_images_classes_and_what_is_wrong(channels):
-    images = np.random.default_rng(0).random((2, 3, 8, 8, channels), np.float32)
-    figure = plots.examples(
-        images,
-        ["natural", "hot 2", "blur 1"],
-        ["cat", "dog"],
-        {"natural": [["cat", "cat", "dog"], ["dog", "cat", "dog"]]},
-    )
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, channels), np.uint8)
+    tests = [("none", np.nan), ("hot", 2), ("blur", 1)]
+    predicted = [["cat", "cat", "dog"], ["dog", "cat", "dog"]]
+    rows = [
+        (7 - i, *tests[j], ["cat", "dog"][i], "natural", predicted[i][j], png(images[i, j]))
+        for i in range(2)
+        for j in range(3)
+    ]
+    figure = plots.examples(pd.DataFrame(rows, columns=examples.COLUMNS))
     assert len(figure.axes) == 6
     shown = figure.axes[4].get_images()[0].get_array()
-    np.testing.assert_array_equal(shown, images[1, 1].squeeze())
+    np.testing.assert_array_equal(np.round(shown * 255), images[1, 1].squeeze())
     texts = [axes.texts[0].get_text() for axes in figure.axes]
     assert texts[:3] == ["natural: cat ✓", "natural: cat ✓", "natural: dog ✗"]
     assert figure.axes[3].get_ylabel() == "true: dog"
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["natural", "hot 2", "blur 1"]
     assert len(saved(figure)) > 5_000
+
+
+def png(image: np.ndarray) -> str:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(image.squeeze()).save(buffer, "png")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_curves_of_robust_models_show_points_deviations_and_published_ones():
+    published = comparisons.published_points()
+    published = published[published["figure"] == "A.1"]
+    mine = published[(published["dataset"] == "mnist")].copy()
+    mine["mean"] -= 0.01
+    figure = plots.curves(mine, published, {"mnist": 0.97})
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == [f"mnist, trained with {kind}" for kind in ("stuck", "dead", "hot")]
+    axes = figure.axes[2]
+    (hot,) = (bar for bar in axes.containers if bar.get_label() == "hot 2")
+    expected = mine[(mine["train_perturb"] == "hot") & (mine["test_perturb"] == "hot")]
+    np.testing.assert_allclose(np.float64(hot.lines[0].get_ydata()), 100 * expected["mean"])
+    np.testing.assert_allclose(np.float64(hot.lines[0].get_xdata()), range(1, 11))
+    (bars,) = hot.lines[2]
+    heights = [np.ptp(segment[:, 1]) for segment in bars.get_segments()]
+    np.testing.assert_allclose(heights, 200 * expected["std"])
+    behind = [line for line in axes.lines if line.get_alpha() == 0.4]
+    assert len(behind) == 4
+    np.testing.assert_allclose(np.float64(behind[3].get_ydata()), 100 * expected["mean"] + 1)
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert legend == {"natural", "stuck 2", "dead 2", "hot 2", "natural model", "published"}
+    # Readable without colour.
+    markers = {bar.lines[0].get_marker() for bar in axes.containers}
+    styles = {str(bar.lines[0]._unscaled_dash_pattern) for bar in axes.containers}
+    assert len(markers) == len(styles) == 4
+    assert "pixels in training images" in axes.get_xlabel()
+
+
+def test_curves_of_natural_models_have_a_panel_a_dataset():
+    published = comparisons.published_points()
+    figure = plots.curves(published[published["figure"] == "6"])
+    assert [axes.get_title() for axes in figure.axes] == ["mnist", "cifar10"]
+    (noise,) = figure.axes[0].containers
+    assert noise.lines[0].get_ydata()[-1] == pytest.approx(17.9684)
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert legend == {"natural", "noise"}
+    assert "standard deviation of the noise in test images" in figure.axes[0].get_xlabel()
+
+
+def test_the_ablation_as_bars():
+    table = comparisons.published_ablation()
+    figure = plots.ablation(table, table)
+    (axes,) = figure.axes
+    widths = [[bar.get_width() for bar in container] for container in axes.containers]
+    np.testing.assert_allclose(widths[0], 100 * table["train_accuracy"])
+    np.testing.assert_allclose(widths[1], 100 * table["test_accuracy"])
+    assert [label.get_text() for label in axes.get_yticklabels()][2] == "dropout, relu"
+
+
+def test_the_same_figure_makes_the_same_files(tmp_path):
+    published = comparisons.published_points()
+    contents = []
+    for name in ("a", "b"):
+        folder = tmp_path / name / "figures"
+        folder.parent.mkdir()
+        figure = plots.curves(published[published["figure"] == "8"])
+        plots.save({"figure-8": figure}, folder, ("pdf", "png"))
+        contents.append([path.read_bytes() for path in sorted(folder.iterdir())])
+    assert len(contents[0]) == 2 and contents[0] == contents[1]

@@ -46,8 +46,8 @@ def test_a_snippet_runs(folder, number):
 
 def test_the_flags_of_the_readme_exist(command):
     known = {"help"}
-    for pipeline in ("pipelines.run", "pipelines.evaluate", "pipelines.serve"):
-        printed = command("--helpfull", pipeline=pipeline).stdout
+    for name in ("run", "evaluate", "serve", "grid", "impact", "ablation", "report"):
+        printed = command("--helpfull", pipeline=f"pipelines.{name}").stdout
         known |= set(re.findall(r"^  --(?:\[no\])?([a-z_0-9]+):", printed, re.MULTILINE))
     named = set(re.findall(r"--([a-z_0-9]+)", (ROOT / "README.md").read_text()))
     assert named <= known

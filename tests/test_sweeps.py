@@ -1,0 +1,295 @@
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from robust_tf import experiments, results, sweeps
+from robust_tf.configuration import Options
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.experiments import Selection
+from tests.conftest import ROOT, command_line
+from tests.test_pipeline import check_one_line, outcome
+
+SMALL = (
+    "--datasets=mnist",
+    "--data_source=sample",
+    "--train_examples=300",
+    "--test_examples=200",
+    "--epochs=3",
+    "--trials=2",
+)
+GRID = (*SMALL, "--strategies=constant,transfer", "--perturbs=hot", "--levels=1,4,7,10")
+# What differs between runs that are equal.
+TIMES = ["seconds", "images_per_second", "saved_model"]
+
+
+def tables(output_dir: Path, experiment: str = "grid") -> tuple[bytes, pd.DataFrame]:
+    """The trials, as they are in the file, and the runs without times."""
+    folder = output_dir / experiment / "tables"
+    runs = pd.read_csv(folder / "runs.csv").drop(columns=TIMES)
+    return (folder / "trials.csv").read_bytes(), runs
+
+
+def start(tmp_path, *flags: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command_line(tmp_path, *flags, pipeline="pipelines.grid"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """The output directory of a sweep that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = start(folder, *GRID, "--workers=2")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "9 of 9 models are done" in out and "9/9 models" in err
+    return folder / "results"
+
+
+def test_a_sweep_leaves_tables_figures_and_saved_models(undisturbed):
+    trials = pd.read_csv(undisturbed / "grid" / "tables" / "trials.csv")
+    assert trials.columns.tolist() == results.TRIAL_COLUMNS
+    natural, robust = (trials["strategy"] == "natural"), (trials["strategy"] != "natural")
+    assert len(trials[robust]) == 8 * (1 + 3 * 2)
+    assert len(trials[natural]) == 1 + 3 * 2
+    assert not trials.duplicated(["run", "test_perturb", "test_level", "trial"]).any()
+    runs = pd.read_csv(undisturbed / "grid" / "tables" / "runs.csv")
+    assert len(runs) == 9 and (runs["threads"] >= 1).all() and runs["machine"].notna().all()
+    # One natural model, which all transfer starts from.
+    assert runs[runs["strategy"] == "transfer"]["pretrained"].unique().tolist() == [runs["run"][0]]
+    versions = list((undisturbed.parent / "saved_models").glob("*/*"))
+    assert len(versions) == 9
+    drawn = sorted(path.name for path in (undisturbed / "grid" / "figures").iterdir())
+    assert drawn == [f"figure-{name}.{end}" for name in ("A.1", "C.1") for end in ("pdf", "png")]
+
+
+def test_a_sweep_killed_at_random_moments_ends_with_the_same_tables(undisturbed, tmp_path):
+    moments = random.Random(7)
+    killed_at_work = 0
+    for _ in range(10):
+        process = start(tmp_path, *GRID, "--workers=2")
+        # From before its first file to well within its models.
+        time.sleep(moments.uniform(1, 13))
+        killed_at_work += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert killed_at_work >= 3
+    process = start(tmp_path, *GRID, "--workers=2")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    trials, runs = tables(tmp_path / "results")
+    expected_trials, expected_runs = tables(undisturbed)
+    assert trials == expected_trials
+    pd.testing.assert_frame_equal(runs, expected_runs)
+    assert not [path for path in (tmp_path / "results").iterdir() if path.suffix == ".partial"]
+
+
+def test_two_sweeps_in_one_directory_share_the_models(undisturbed, tmp_path):
+    processes = [start(tmp_path, *GRID, "--threads=1") for _ in range(2)]
+    outputs = [process.communicate(timeout=400) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    trials, runs = tables(tmp_path / "results")
+    assert len(runs) == 9
+    versions = [path.name for path in (tmp_path / "saved_models").glob("*/*")]
+    assert versions == ["1"] * 9  # none was trained twice
+    assert trials.count(b"\n") == tables(undisturbed)[0].count(b"\n")
+    # Nothing is left to do, and nothing is done.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("saved_model.pb")}
+    process = start(tmp_path, *GRID)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "9 of 9 models are done" in out and "models |" not in err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_model_that_fails_is_reported_and_the_others_go_on(command, sample, tmp_path):
+    data = sweeps.Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
+    options = {"epochs": 3, "strategy": "constant", "perturb": "hot"}
+    failing = Options(**options, level=4).resolve(data)
+    (tmp_path / "results").mkdir()
+    # A file where its folder should be.
+    (tmp_path / "results" / f"{failing.name}.partial").write_text("")
+    done = command(*GRID, "--strategies=constant", "--levels=1,4", pipeline="pipelines.grid")
+    assert done.returncode == 1, outcome(done)
+    assert "2 of 3 models are done" in done.stdout
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: mnist constant hot 4: FileExistsError: ")
+    trials, runs = tables(tmp_path / "results")
+    assert runs["train_level"].fillna(0).tolist() == [0, 1]
+    # It is mended, and the same command does what is left.
+    (tmp_path / "results" / f"{failing.name}.partial").unlink()
+    again = command(*GRID, "--strategies=constant", "--levels=1,4", pipeline="pipelines.grid")
+    assert again.returncode == 0, outcome(again)
+    assert tables(tmp_path / "results")[1]["train_level"].fillna(0).tolist() == [0, 1, 4]
+
+
+def test_transfer_fails_with_its_natural_model(command, tmp_path):
+    data = sweeps.Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / f"{Options(epochs=3).resolve(data).name}.partial").write_text("")
+    done = command(*GRID, "--strategies=transfer", "--levels=1", pipeline="pipelines.grid")
+    assert done.returncode == 1
+    assert "error: mnist transfer hot 1: its natural model failed" in done.stderr
+
+
+def test_ctrl_c_leaves_what_is_done(tmp_path):
+    process = start(tmp_path, *GRID)
+    folder = tmp_path / "results"
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("mnist-natural-*[!l]/trials.csv")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    trials, runs = tables(folder)
+    assert len(runs) >= 1 and b"natural" in trials  # tables of what is there
+
+
+def test_dry_run_lists_the_models_with_times_and_writes_nothing(command, tmp_path):
+    done = command(*GRID, "--dry_run", "--seeds=0,1", pipeline="pipelines.grid")
+    assert done.returncode == 0, outcome(done)
+    *models, total = done.stdout.splitlines()
+    assert len(models) == 18 and "18 models, about" in total
+    assert models[0].split()[:2] == ["mnist", "natural"] and models[0].split()[-1] == "s"
+    assert any("transfer hot 10 seed 1" in line for line in models)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_impact_shares_its_model_with_the_grid_and_shows_examples(command, tmp_path):
+    flags = (*SMALL, "--workers=1")
+    first = command(*flags, "--perturbs=hot,noise", pipeline="pipelines.impact")
+    assert first.returncode == 0, outcome(first)
+    folder = tmp_path / "results" / "impact"
+    trials = pd.read_csv(folder / "tables" / "trials.csv")
+    assert len(trials) == 1 + (5 + 5) * 2
+    # More of it, in the same place.
+    second = command(*flags, "--perturbs=blur", pipeline="pipelines.impact")
+    assert second.returncode == 0, outcome(second)
+    trials = pd.read_csv(folder / "tables" / "trials.csv")
+    assert len(trials) == 1 + (5 + 5) * 2 + 5 and len(trials["run"].unique()) == 1
+    examples = pd.read_csv(folder / "tables" / "examples.csv", dtype=str)
+    assert examples.groupby("figure")["example"].nunique().to_dict() == {"3": 4, "5": 1, "7": 1}
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
+    assert drawn == {f"figure-{name}" for name in ("3-mnist", "4", "5-mnist", "6", "7-mnist", "8")}
+    third = command(
+        *flags, "--strategies=transfer", "--perturbs=hot", "--levels=1", pipeline="pipelines.grid"
+    )
+    assert third.returncode == 0, outcome(third)
+    assert len(list((tmp_path / "saved_models").glob("*natural*"))) == 1
+
+
+def test_other_settings_in_the_same_directory_are_refused(command, tmp_path):
+    flags = (*SMALL, "--strategies=constant", "--perturbs=hot", "--levels=1")
+    assert command(*flags, pipeline="pipelines.grid").returncode == 0
+    before = (tmp_path / "results" / "grid" / "models.csv").read_bytes()
+    done = command(*flags, "--epochs=2", pipeline="pipelines.grid")
+    expected = "expected a directory without natural of other settings (epochs 3 there, 2 asked"
+    check_one_line(done, 2, f"--output_dir={tmp_path}/results: {expected}")
+    assert (tmp_path / "results" / "grid" / "models.csv").read_bytes() == before
+
+
+def test_the_ablation_runs_and_is_drawn(command, tmp_path):
+    done = command(*SMALL, "--train_examples=100", pipeline="pipelines.ablation")
+    assert done.returncode == 0, outcome(done)
+    runs = pd.read_csv(tmp_path / "results" / "ablation" / "tables" / "runs.csv")
+    assert list(zip(runs["batch_norm"], runs["dropout"], runs["activation"])) == [
+        (True, 0.2, "relu"), (True, 0.0, "relu"), (False, 0.2, "relu"),
+        (True, 0.2, "tanh"), (False, 0.0, "relu"), (False, 0.0, "tanh"),
+    ]  # fmt: skip
+    assert runs["natural_accuracy"].between(0, 1).all()
+    drawn = sorted(path.name for path in (tmp_path / "results/ablation/figures").iterdir())
+    assert drawn == ["table-I.pdf", "table-I.png"]
+
+
+@pytest.mark.full_data
+def test_table_1_of_cifar10_on_a_few_images(command, tmp_path):
+    flags = ("--train_examples=100", "--test_examples=100", "--epochs=1", "--workers=2")
+    done = command(*flags, pipeline="pipelines.ablation")
+    assert done.returncode == 0, outcome(done)
+    runs = pd.read_csv(tmp_path / "results" / "ablation" / "tables" / "runs.csv")
+    assert len(runs) == 6 and (runs["model"] == "cifar10_cnn").all()
+    assert (tmp_path / "results" / "ablation" / "figures" / "table-I.png").is_file()
+
+
+BAD_FLAGS = {
+    "--datasets=": "--datasets=: expected at least one",
+    "--datasets=no_such": "--datasets=no_such: expected the name of a TFDS dataset",
+    "--strategies=natural": "--strategies=natural: expected some of constant, incremental, tra",
+    "--perturbs=rain": "--perturbs=rain: expected some of stuck, dead, hot, noise, blur",
+    "--levels=11": "--levels=11: expected some of 0.001, ",
+    "--levels=few": "--levels=few: expected numbers, separated by commas",
+    "--seeds=": "--seeds=: expected numbers, separated by commas",
+    "--seeds=-1": "--seed=-1: expected a whole number from 0 on",
+    "--workers=0": "--workers=0: expected a whole number from 1 on",
+    "--threads=0": "--threads=0: expected a whole number from 1 on",
+    "--trials=0": "--trials=0: expected a whole number from 1 on",
+    "--epochs=0": "--epochs=0: expected a whole number from 1 on",
+    "--preset=mine": "--preset=mine: value should be one of <text|published>",
+}
+
+
+@pytest.mark.parametrize("flag", BAD_FLAGS)
+def test_bad_flags_give_one_line_and_exit_code_2(command, tmp_path, flag):
+    source = () if "no_such" in flag else SMALL
+    given = flag.split("=")[0]
+    others = [other for other in source if not other.startswith(f"{given}=")]
+    done = command(*others, flag, pipeline="pipelines.grid")
+    check_one_line(done, 2, BAD_FLAGS[flag])
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_the_published_preset(sample):
+    preset = experiments.PRESETS["published"]
+    data = sweeps.Sources(data_source="sample", preset="published").load("mnist")
+    assert data.train.divisor == data.test.divisor == 256
+    cells = experiments.grid(Selection(("mnist",), perturbs=("hot", "blur"), levels=(3, 0.52)))
+    tasks = sweeps.plan(cells, {"preset": "published"}, {"mnist": data})
+    by_label = {task.run.label: task.run for task in tasks}
+    hot = by_label["incremental hot 3"]
+    assert hot.level == 3 and hot.perturbation.level == 4  # one more than the axis says
+    assert (hot.beta_1, hot.shuffle, hot.drop_remainder) == (0.9, False, True)
+    assert (hot.ramp_start, hot.ramp_end) == (0.0, 1 - 1 / 50)
+    blur = by_label["constant blur 0.52"]
+    assert blur.perturbation.channel_blur and blur.perturbation.level == 0.52
+    assert preset.data_options("cifar10") == {"divisor": 255, "most_train_examples": None}
+
+
+def test_what_cannot_be_loaded_names_the_flag_of_sweeps():
+    with pytest.raises(InvalidArgument, match="^datasets=no_such: expected the name of a TFDS"):
+        sweeps.Sources().load("no_such")
+
+
+def test_examples_of_a_model_that_is_gone(small, tmp_path):
+    run = Options(epochs=1, batch_size=50).resolve(small)
+    task = sweeps.Task(run, (), 1)
+    (tmp_path / run.name).mkdir()
+    row = {"run": run.name, "saved_model": "gone/1"}
+    pd.DataFrame([row]).to_csv(tmp_path / run.name / "runs.csv", index=False)
+    with pytest.raises(Unavailable, match="saved_models_dir"):
+        sweeps.save_examples([task], {"mnist": small}, tmp_path, tmp_path / "saved")
+
+
+def test_a_fair_share_of_the_cores():
+    cores = len(os.sched_getaffinity(0))
+    assert sweeps.threads_of_each(1) == cores
+    assert sweeps.threads_of_each(10 * cores) == 1
+    assert sweeps.threads_of_each(2, 7) == 7
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59, "59 s"), (61, "2 min"), (3600, "1 h 00 min"), (3901, "1 h 06 min")],
+)
+def test_durations(seconds, text):
+    assert sweeps.duration(seconds) == text

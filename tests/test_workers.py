@@ -1,0 +1,122 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.workers import LocalWorkers
+from tests.conftest import ROOT
+
+
+def work(task: tuple[str, str]) -> None:
+    """A task: what to do, and a file to write then."""
+    what, path = task
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "exit":
+        os._exit(3)
+    if what == "fail":
+        raise ValueError("no such luck\nand more")
+    if what == "mend":
+        raise Unavailable("output_dir", "here", "no room")
+    if what == "sleep":
+        time.sleep(60)
+    Path(path).write_text(str(os.getpid()))
+
+
+def carry_out(tasks, count=2):
+    outcomes = {}
+    with LocalWorkers(count, work) as workers:
+        waiting = list(tasks)
+        while waiting or workers.busy:
+            while waiting and workers.free:
+                workers.submit(waiting.pop(0))
+            for outcome in workers.wait(60):
+                outcomes[outcome.task] = outcome
+    return outcomes
+
+
+def test_tasks_are_done_in_other_processes_and_failures_stay_alone(tmp_path):
+    whats = ["write", "die", "fail", "write", "mend", "exit", "write"]
+    tasks = [(what, str(tmp_path / str(i))) for i, what in enumerate(whats)]
+    outcomes = carry_out(tasks)
+    problems = [outcomes[task].problem for task in tasks]
+    assert problems == [
+        None,
+        "its process was ended by SIGKILL",
+        "ValueError: no such luck",
+        None,
+        "output_dir=here: no room",
+        "its process exited (3)",
+        None,
+    ]
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ["0", "3", "6"]
+    assert str(os.getpid()) not in {path.read_text() for path in tmp_path.iterdir()}
+    # A traceback only where a user cannot be expected to mend it.
+    assert "Traceback" in outcomes[tasks[2]].details
+    assert outcomes[tasks[4]].details is None
+
+
+def test_a_process_is_replaced_before_leaks_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr("robust_tf.workers._TASKS_PER_PROCESS", 2)
+    tasks = [("write", str(tmp_path / str(i))) for i in range(5)]
+    carry_out(tasks, count=1)
+    processes = [Path(path).read_text() for _, path in tasks]
+    assert processes[0] == processes[1] != processes[2] == processes[3] != processes[4]
+
+
+def test_wait_gives_up_and_the_end_ends_busy_processes(tmp_path):
+    start = time.monotonic()
+    with LocalWorkers(1, work) as workers:
+        workers.submit(("sleep", str(tmp_path / "never")))
+        assert (workers.busy, workers.free) == (1, 0)
+        assert workers.wait(0.1) == []
+    assert time.monotonic() - start < 30
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path):
+    code = (
+        "from robust_tf.workers import LocalWorkers\n"
+        "from tests import test_workers\n"
+        "import time\n"
+        "workers = LocalWorkers(1, test_workers.work)\n"
+        f"workers.submit(('write', {str(tmp_path / 'pid')!r}))\n"
+        "workers.wait(60)\n"
+        "workers.submit(('sleep', ''))\n"
+        f"open({str(tmp_path / 'ready')!r}, 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    _wait_for((tmp_path / "ready").exists)
+    child = int((tmp_path / "pid").read_text())
+    assert _alive(child)
+    parent.kill()
+    parent.wait()
+    _wait_for(lambda: not _alive(child))
+
+
+def _wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be noticed does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_at_least_one_worker():
+    with pytest.raises(InvalidArgument, match="workers=0: expected a whole number from 1 on"):
+        LocalWorkers(0, work)
