@@ -53,7 +53,7 @@ def save(
                 with replacing(folder / f"{name}.{ending}") as path:
                     # The same figure makes the same file: no date in it.
                     metadata = {"CreationDate": None} if ending == "pdf" else None
-                    figure.savefig(path, dpi=150, metadata=metadata)
+                    figure.savefig(path, dpi=110, metadata=metadata)
 
 
 def accuracy(trials: pd.DataFrame) -> matplotlib.figure.Figure:

@@ -454,5 +454,5 @@ def _markdown(sections: list[Section]) -> str:
 
 def _png(figure: matplotlib.figure.Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    figure.savefig(buffer, format="png", dpi=95)
     return base64.b64encode(buffer.getvalue()).decode()

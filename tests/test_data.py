@@ -239,3 +239,16 @@ def test_full_data(name, sizes, shape, first_labels, no_network):
     counts = np.bincount(data.test.labels)
     assert len(counts) == 10 and counts.sum() == 10_000
     assert data.train.labels[:5].numpy().tolist() == first_labels
+
+
+def test_a_divisor_and_a_limit_that_is_no_demand(prepared, no_network):
+    plain = load_tiny(prepared)
+    images = [0, 1]
+    data = load_tiny(prepared, divisor=256, most_train_examples=7)
+    assert (len(data.train), len(data.test)) == (7, len(plain.test))
+    for split, other in ((data.train, plain.train), (data.test, plain.test)):
+        expected = other.images.numpy()[:2] / np.float32(256)
+        np.testing.assert_array_equal(split.images_at(images).numpy(), expected)
+    # More than there are: all. Another number that is asked for: that.
+    assert len(load_tiny(prepared, most_train_examples=10**6).train) == len(plain.train)
+    assert len(load_tiny(prepared, most_train_examples=7, train_examples=9).train) == 9

@@ -134,3 +134,12 @@ def test_standardization_survives_serialisation():
     model = models.build("mnist_cnn", (28, 28, 1), 10, standardize="global")
     copy = keras.models.model_from_json(model.to_json())
     assert copy.get_layer("standardization").mode == "global"
+
+
+def test_a_model_of_the_registry_with_other_components():
+    changes = {"batch_norm": False, "dropout": 0.0, "activation": "tanh"}
+    model = models.build("mnist_cnn", (28, 28, 1), 10, standardize="none", **changes)
+    kinds = [type(layer).__name__ for layer in model.layers[1:]]
+    assert kinds == ["Conv2D", "Activation", "MaxPooling2D", "Flatten", "Dense"]
+    assert model.get_layer("activation_1").activation is keras.activations.tanh
+    assert model.get_layer("conv_1").use_bias

@@ -66,6 +66,10 @@ def test_the_papers_defaults():
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected a number above 0"),
         ({"beta_1": 1.0}, "beta_1=1.0: expected a number from 0 to below 1"),
         ({"standardize": "rows"}, "standardize=rows: expected one of pixel"),
+        ({"preset": "mine"}, "preset=mine: expected one of text, published"),
+        ({"dropout": 1.0}, "dropout=1.0: expected a rate from 0 to below 1"),
+        ({"activation": "step"}, "activation=step: expected one of relu, tanh"),
+        ({"extra_pixels": -1}, "extra_pixels=-1: expected a whole number from 0 on"),
         ({"seed": -1}, "seed=-1: expected a whole number from 0 on"),
         ({"ramp_end": 2.0}, "ramp_end=2.0: expected a fraction from 0 to 1"),
         ({"pretrained": "m"}, "pretrained=m: expected no value with strategy=natural"),
@@ -120,11 +124,17 @@ def test_a_name_tells_runs_apart_and_only_those(small):
     assert plain.startswith("mnist-constant-hot-6-")
     different = [
         {"seed": 1}, {"level": 7}, {"epochs": 3}, {"beta_1": 0.9}, {"fresh": True},
-        {"standardize": "global"}, {"channel_blur": True},
+        {"standardize": "global"}, {"channel_blur": True}, {"extra_pixels": 1},
+        {"shuffle": False}, {"drop_remainder": True}, {"batch_norm": False}, {"dropout": 0.0},
+        {"activation": "tanh"},
     ]  # fmt: skip
     names = {plain, *(name(**options) for options in different)}
     assert len(names) == len(different) + 1
     assert name(ramp="cosine", ramp_start=0.3) == plain  # a ramp is for incremental training
+    # A preset is no more than its settings.
+    published = {"beta_1": 0.9, "channel_blur": True, "extra_pixels": 1}
+    published |= {"shuffle": False, "drop_remainder": True}
+    assert name(preset="published") == name(**published)
     fewer = dataclasses.replace(small, test=Split(small.test.images[:9], small.test.labels[:9]))
     run = Options(strategy="constant", perturb="hot")
     assert run.resolve(fewer).name == plain  # nor do the test images affect the training

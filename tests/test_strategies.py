@@ -236,3 +236,32 @@ def test_bad_ramps(kwargs, message):
 def test_the_fraction_rounds_half_up():
     fraction = PerturbedFraction(Ramp(0.5, 0.5), epochs=2)
     assert [int(fraction.count(0, size)) for size in (1, 2, 3, 4, 5)] == [1, 1, 2, 2, 3]
+
+
+def test_without_shuffling_batches_are_in_order_and_the_rest_is_dropped():
+    settings = Settings(
+        epochs=5,
+        batch_size=20,
+        perturbation=HOT,
+        ramp=Ramp(0.0, 1 - 1 / 5),
+        shuffle=False,
+        drop_remainder=True,
+    )
+    training = incremental(black(50), no_model, settings)
+    assert (training.steps_per_epoch, training.examples) == (2, 40)
+    epochs = fit(training)
+    for epoch, batches in enumerate(epochs):
+        labels = [label for _, labels in batches for label in labels]
+        assert labels == list(range(40))
+        for images, _ in batches:
+            # The published ramp: ⌊e/E · batch⌋ images, a contiguous slice.
+            perturbed = images.any(axis=(1, 2, 3))
+            assert perturbed.tolist() == [i < epoch * 20 // 5 for i in range(20)]
+
+
+def test_dropping_the_remainder_of_a_shuffled_epoch_drops_others_each_time():
+    settings = Settings(epochs=6, batch_size=20, drop_remainder=True)
+    epochs = fit(natural(black(50), no_model, settings))
+    kept = [frozenset(np.concatenate([labels for _, labels in epoch])) for epoch in epochs]
+    assert {len(labels) for labels in kept} == {40}
+    assert len(set(kept)) > 1
