@@ -125,7 +125,7 @@ def _sections(output_dir: Path, names: list[str], reference: bool) -> list[Secti
     ]
     sections += _figures(output_dir, names, reference, agreement)
     if "ablation" in names:
-        sections.append(_ablation(output_dir))
+        sections.append(_ablation(output_dir, reference))
     sections += [
         Section(
             "Best and worst of each strategy and kind",
@@ -268,7 +268,7 @@ def _figures(
     return sections
 
 
-def _ablation(output_dir: Path) -> Section:
+def _ablation(output_dir: Path, reference: bool) -> Section:
     ours, published = comparisons.ablation(output_dir), comparisons.published_ablation()
     keys = comparisons.ABLATION_COLUMNS
     table = ours.merge(published, on=keys, how="left", suffixes=("", "_published"))
@@ -286,7 +286,7 @@ def _ablation(output_dir: Path) -> Section:
         shown[f"{what}, ours"] = table[column].map(_percent)
         shown[f"{what}, difference"] = (table[column] - table[f"{column}_published"]).map(_signed)
     note = "Training accuracy is that of the last epoch, while it was trained."
-    figure = figures.ablation(output_dir, True).get("table-I")
+    figure = figures.ablation(output_dir, reference).get("table-I")
     return Section("Table I", (note,), shown, figure, "Table I.")
 
 

@@ -159,8 +159,8 @@ def carry_out(
         sources: where the tasks' data come from.
         workers: how many models are trained at once, each in a process of its own.
         threads: TensorFlow's threads in each of them; by default a fair share of the
-            cores. Another number of them adds up in another order, and so trains a
-            model that differs from the first digits that rounding reaches.
+            cores. Sums are taken in another order with another number of them, so
+            that trained weights differ, at first by rounding.
         output_dir: where the runs' folders are made.
         saved_models_dir: where SavedModels are exported.
         seconds: by run, how long it takes, for the progress bar; by default as long as
@@ -265,11 +265,12 @@ def _distribute(
 ) -> list[Outcome]:
     failed: list[Outcome] = []
     waiting = [task for task in tasks if not task.is_done(output_dir)]
+    planned = {task.run.name for task in tasks}
     bar = _Bar(tasks, seconds, output_dir, shown=progress and bool(waiting))
     with contextlib.closing(bar):
         bar.look()
         while waiting or workers.busy:
-            for task in _ready(waiting, workers.free, output_dir, failed):
+            for task in _ready(waiting, workers.free, planned, output_dir):
                 waiting.remove(task)
                 if not task.is_done(output_dir):  # by another process meanwhile
                     workers.submit(task)
@@ -282,31 +283,29 @@ def _distribute(
                     bar.write(f"{describe(outcome.task.run)} failed: {outcome.problem}")
                     if outcome.details:
                         bar.write(outcome.details)
-            orphans = [task for task in waiting if _failed_start(task, failed)]
-            for task in orphans:
+            lost = {outcome.task.run.name for outcome in failed}
+            for task in [task for task in waiting if _waits_for(task, lost, output_dir)]:
                 waiting.remove(task)
                 failed.append(Outcome(task, "its natural model failed"))
             bar.look()
     return failed
 
 
-def _ready(waiting: list[Task], most: int, output_dir: Path, failed: list[Outcome]) -> list[Task]:
+def _ready(waiting: list[Task], most: int, planned: set[str], output_dir: Path) -> list[Task]:
     """The first tasks that can be begun."""
     ready: list[Task] = []
     for task in waiting:
         if len(ready) == most:
             break
-        start = task.run.natural_run if task.run.strategy == "transfer" else None
-        if start is not None and not runs.is_finished(start, output_dir):
-            continue
-        if not task.is_taken(output_dir):
+        if not _waits_for(task, planned, output_dir) and not task.is_taken(output_dir):
             ready.append(task)
     return ready
 
 
-def _failed_start(task: Task, failed: list[Outcome]) -> bool:
-    start = task.run.start
-    return start is not None and start in {outcome.task.run.name for outcome in failed}
+def _waits_for(task: Task, names: set[str], output_dir: Path) -> bool:
+    """Whether a task starts from a model that is one of some runs and not trained yet."""
+    start = task.run.natural_run if task.run.strategy == "transfer" else None
+    return start is not None and start.name in names and not runs.is_finished(start, output_dir)
 
 
 def describe(run: Run) -> str:

@@ -1,5 +1,6 @@
 import os
 import random
+import resource
 import signal
 import subprocess
 import time
@@ -111,6 +112,27 @@ def test_two_sweeps_in_one_directory_share_the_models(undisturbed, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.parametrize("limit", [2_000, 30_000])
+def test_a_sweep_on_a_disk_that_fills_goes_on_where_there_is_room(
+    command, undisturbed, tmp_path, limit
+):
+    """A limit on the size of a file stands for a full disk."""
+    full = command(
+        *GRID,
+        "--workers=2",
+        pipeline="pipelines.grid",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert full.returncode == 1, outcome(full)
+    assert "writing failed" in full.stderr and "Traceback" not in full.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] == "."]
+    done = command(*GRID, "--workers=2", pipeline="pipelines.grid")
+    assert done.returncode == 0, outcome(done)
+    trials, runs = tables(tmp_path / "results")
+    assert trials == tables(undisturbed)[0]
+    pd.testing.assert_frame_equal(runs, tables(undisturbed)[1])
+
+
 def test_a_model_that_fails_is_reported_and_the_others_go_on(command, sample, tmp_path):
     data = sweeps.Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
     options = {"epochs": 3, "strategy": "constant", "perturb": "hot"}
@@ -139,6 +161,18 @@ def test_transfer_fails_with_its_natural_model(command, tmp_path):
     done = command(*GRID, "--strategies=transfer", "--levels=1", pipeline="pipelines.grid")
     assert done.returncode == 1
     assert "error: mnist transfer hot 1: its natural model failed" in done.stderr
+
+
+def test_transfer_without_its_natural_model_in_the_plan_trains_that_first(tmp_path):
+    sources = sweeps.Sources(data_source="sample", train_examples=300, test_examples=200)
+    datasets = {"mnist": sources.load("mnist")}
+    cells = [experiments.Cell("mnist", "transfer", "hot", 1)]
+    tasks = sweeps.plan(cells, {"epochs": 1}, datasets, trials=1)
+    folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
+    assert sweeps.carry_out("mine", tasks, sources, progress=False, **folders) == []
+    runs = pd.read_csv(tmp_path / "results" / "mine" / "tables" / "runs.csv")
+    assert runs["strategy"].tolist() == ["transfer"]
+    assert len(list((tmp_path / "results").glob("mnist-natural-*/runs.csv"))) == 1
 
 
 def test_ctrl_c_leaves_what_is_done(tmp_path):
