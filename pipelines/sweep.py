@@ -92,9 +92,9 @@ def run(experiment: str) -> None:
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
     if experiment == "impact":
         sweeps.save_examples(tasks, datasets, values.output_dir, values.saved_models_dir)
-    folder = figures.draw(experiment, values.output_dir, values.reference)
+    figures.draw(experiment, values.output_dir, values.reference)
     print(f"tables   {values.output_dir}/{experiment}/tables")
-    print(f"figures  {folder}")
+    print(f"figures  {values.output_dir}/{experiment}/figures")
     if failed:
         for outcome in failed:
             print(f"error: {sweeps.describe(outcome.task.run)}: {outcome.problem}", file=sys.stderr)

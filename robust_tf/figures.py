@@ -75,7 +75,7 @@ FIGURES: dict[str, Callable[[str | os.PathLike, bool], Figures]] = {
 }
 
 
-def draw(experiment: str, output_dir: str | os.PathLike, reference: bool = True) -> Path:
+def draw(experiment: str, output_dir: str | os.PathLike, reference: bool = True) -> dict[str, Path]:
     """Draws an experiment's figures to `<output_dir>/<experiment>/figures/`.
 
     Args:
@@ -84,11 +84,12 @@ def draw(experiment: str, output_dir: str | os.PathLike, reference: bool = True)
         reference: draw the published numbers too.
 
     Returns:
-        The folder, with a PDF and a PNG of each.
+        By name, the figures' PNG files; beside each lies a PDF.
 
     Raises:
         Unavailable: if it cannot be written.
     """
     folder = Path(output_dir) / experiment / "figures"
-    plots.save(FIGURES[experiment](output_dir, reference), folder, FORMATS)
-    return folder
+    drawn = FIGURES[experiment](output_dir, reference)
+    plots.save(drawn, folder, FORMATS)
+    return {name: folder / f"{name}.png" for name in drawn}

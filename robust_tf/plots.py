@@ -49,6 +49,7 @@ def save(
     with writing_to("output_dir", folder.parent.parent):
         folder.mkdir(exist_ok=True)
         for name, figure in figures.items():
+            figure.draw_without_rendering()  # the layout settles with the second drawing
             for ending in formats:
                 with replacing(folder / f"{name}.{ending}") as path:
                     # The same figure makes the same file: no date in it.

@@ -6,11 +6,9 @@ The page needs nothing but itself: its figures are in it.
 import base64
 import dataclasses
 import html
-import io
 import os
 from pathlib import Path
 
-import matplotlib.figure
 import pandas as pd
 
 from robust_tf import claims, comparisons, experiments, figures, results
@@ -52,7 +50,7 @@ class Section:
         title: its heading.
         notes: paragraphs.
         table: what it shows, all text; None for none.
-        figure: likewise, drawn.
+        figure: likewise, a PNG file.
         caption: the figure's.
         folded: whether the page shows the table only when asked to.
         warning: whether the notes are about what is missing.
@@ -61,7 +59,7 @@ class Section:
     title: str = ""
     notes: tuple[str, ...] = ()
     table: pd.DataFrame | None = None
-    figure: matplotlib.figure.Figure | None = None
+    figure: Path | None = None
     caption: str = ""
     folded: bool = False
     warning: bool = False
@@ -86,11 +84,12 @@ def write(output_dir: str | os.PathLike, reference: bool = True) -> tuple[Path, 
     if not names:
         expected = "expected results of pipelines.impact, pipelines.grid or pipelines.ablation"
         raise Unavailable("output_dir", output_dir, expected)
+    drawn: dict[str, dict[str, Path]] = {}
     with writing_to("output_dir", output_dir):
         for name in names:
             results.gather(output_dir, name)
-            figures.draw(name, output_dir, reference)
-    sections = _sections(output_dir, names, reference)
+            drawn[name] = figures.draw(name, output_dir, reference)
+    sections = _sections(output_dir, drawn)
     texts = {"html": _html(sections), "md": _markdown(sections)}
     paths = {ending: output_dir / f"report.{ending}" for ending in texts}
     with writing_to("output_dir", output_dir):
@@ -100,14 +99,14 @@ def write(output_dir: str | os.PathLike, reference: bool = True) -> tuple[Path, 
     return paths["html"], paths["md"]
 
 
-def _sections(output_dir: Path, names: list[str], reference: bool) -> list[Section]:
+def _sections(output_dir: Path, drawn: dict[str, dict[str, Path]]) -> list[Section]:
     points = comparisons.points(output_dir)
     published = comparisons.published_points()
     compared = comparisons.compare(points, published, comparisons.POINT_COLUMNS)
     agreement = comparisons.agreement(compared)
     agreement = agreement[agreement["n_ours"] > 0]
-    models = {name: pd.read_csv(output_dir / name / "models.csv") for name in names}
-    runs = {name: comparisons.table(output_dir, name, "runs") for name in names}
+    models = {name: pd.read_csv(output_dir / name / "models.csv") for name in drawn}
+    runs = {name: comparisons.table(output_dir, name, "runs") for name in drawn}
     both = claims.check(claims.Accuracies(points)).assign(
         published=claims.check(claims.Accuracies(published))["verdict"]
     )
@@ -123,9 +122,9 @@ def _sections(output_dir: Path, names: list[str], reference: bool) -> list[Secti
             _agreement_table(agreement),
         ),
     ]
-    sections += _figures(output_dir, names, reference, agreement)
-    if "ablation" in names:
-        sections.append(_ablation(output_dir, reference))
+    sections += _figures(drawn, agreement)
+    if "ablation" in drawn:
+        sections.append(_ablation(output_dir, drawn["ablation"].get("table-I")))
     sections += [
         Section(
             "Best and worst of each strategy and kind",
@@ -246,14 +245,12 @@ def _agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _figures(
-    output_dir: Path, names: list[str], reference: bool, agreement: pd.DataFrame
-) -> list[Section]:
+def _figures(drawn: dict[str, dict[str, Path]], agreement: pd.DataFrame) -> list[Section]:
     sections = []
-    for name in names:
+    for name in drawn:
         if name == "ablation":
             continue
-        for key, figure in figures.FIGURES[name](output_dir, reference).items():
+        for key, figure in drawn[name].items():
             number = key.removeprefix("figure-")
             lines = [
                 f"{row.dataset}: mean difference {_percent(row.mean_difference)}, largest "
@@ -261,14 +258,15 @@ def _figures(
                 f"{_number(row.rank_correlation)}"
                 for row in agreement[agreement["figure"] == number].itertuples()
             ]
-            caption = f"Figure {number.replace('-', ', ')}. {'; '.join(lines)}"
+            caption = ". ".join([f"Figure {number.replace('-', ', ')}", "; ".join(lines)])
+            caption = caption.rstrip(". ") + "."
             sections.append(Section(figure=figure, caption=caption))
     if sections:
         sections[0] = dataclasses.replace(sections[0], title="Figures")
     return sections
 
 
-def _ablation(output_dir: Path, reference: bool) -> Section:
+def _ablation(output_dir: Path, figure: Path | None) -> Section:
     ours, published = comparisons.ablation(output_dir), comparisons.published_ablation()
     keys = comparisons.ABLATION_COLUMNS
     table = ours.merge(published, on=keys, how="left", suffixes=("", "_published"))
@@ -286,7 +284,6 @@ def _ablation(output_dir: Path, reference: bool) -> Section:
         shown[f"{what}, ours"] = table[column].map(_percent)
         shown[f"{what}, difference"] = (table[column] - table[f"{column}_published"]).map(_signed)
     note = "Training accuracy is that of the last epoch, while it was trained."
-    figure = figures.ablation(output_dir, reference).get("table-I")
     return Section("Table I", (note,), shown, figure, "Table I.")
 
 
@@ -406,7 +403,7 @@ def _html(sections: list[Section]) -> str:
         if section.figure is not None:
             parts.append(
                 f'<figure><img alt="{html.escape(section.caption)}" '
-                f'src="data:image/png;base64,{_png(section.figure)}">'
+                f'src="data:image/png;base64,{_base64(section.figure)}">'
                 f"<figcaption>{html.escape(section.caption)}</figcaption></figure>"
             )
         if section.table is not None and len(section.table):
@@ -452,7 +449,5 @@ def _markdown(sections: list[Section]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _png(figure: matplotlib.figure.Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=95)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
