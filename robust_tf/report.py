@@ -1,11 +1,6 @@
-"""The paper's results beside ours as a page and as Markdown, from the tables alone.
+"""The paper's results beside ours as a page and as Markdown, from the tables alone."""
 
-The page needs nothing but itself: its figures are in it.
-"""
-
-import base64
 import dataclasses
-import html
 import os
 from pathlib import Path
 
@@ -14,6 +9,7 @@ import pandas as pd
 from robust_tf import claims, comparisons, experiments, figures, results
 from robust_tf.errors import Unavailable
 from robust_tf.files import replacing, writing_to
+from robust_tf.pages import Section, markdown, page
 
 _TITLE = "Strategies for Robust Image Classification: the published results and ours"
 _SOURCE = (
@@ -23,46 +19,6 @@ _SOURCE = (
 # What the published experiments used, to say where ours used less.
 _FULL = {"mnist": 50_000, "cifar10": 50_000}
 _FULL_TEST = 10_000
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 70rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; font-size: 0.85rem; margin: 0.8rem 0; }
-.wide { overflow-x: auto; }
-th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right;
-  font-variant-numeric: tabular-nums; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; white-space: normal; min-width: 14rem; }
-th { border-bottom: 2px solid #888; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-figcaption { font-size: 0.9rem; color: #444; }
-details { margin: 0.5rem 0; } summary { cursor: pointer; }
-.note { border-left: 4px solid #c60; padding: 0.3rem 0.9rem; background: #fff6ec; }
-"""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Section:
-    """A part of the report.
-
-    Attributes:
-        title: its heading.
-        notes: paragraphs.
-        table: what it shows, all text; None for none.
-        figure: likewise, a PNG file.
-        caption: the figure's.
-        folded: whether the page shows the table only when asked to.
-        warning: whether the notes are about what is missing.
-    """
-
-    title: str = ""
-    notes: tuple[str, ...] = ()
-    table: pd.DataFrame | None = None
-    figure: Path | None = None
-    caption: str = ""
-    folded: bool = False
-    warning: bool = False
 
 
 def write(output_dir: str | os.PathLike, reference: bool = True) -> tuple[Path, Path]:
@@ -90,7 +46,7 @@ def write(output_dir: str | os.PathLike, reference: bool = True) -> tuple[Path, 
             results.gather(output_dir, name)
             drawn[name] = figures.draw(name, output_dir, reference)
     sections = _sections(output_dir, drawn)
-    texts = {"html": _html(sections), "md": _markdown(sections)}
+    texts = {"html": page(_TITLE, sections), "md": markdown(_TITLE, sections)}
     paths = {ending: output_dir / f"report.{ending}" for ending in texts}
     with writing_to("output_dir", output_dir):
         for ending, path in paths.items():
@@ -391,63 +347,3 @@ def _signed(value: float) -> str:
 
 def _number(value: float) -> str:
     return "" if value != value else f"{value:.2f}"
-
-
-def _html(sections: list[Section]) -> str:
-    parts = [f"<h1>{html.escape(_TITLE)}</h1>"]
-    for section in sections:
-        if section.title and not section.folded:
-            parts.append(f"<h2>{html.escape(section.title)}</h2>")
-        css = ' class="note"' if section.warning else ""
-        parts += [f"<p{css}>{html.escape(note)}</p>" for note in section.notes]
-        if section.figure is not None:
-            parts.append(
-                f'<figure><img alt="{html.escape(section.caption)}" '
-                f'src="data:image/png;base64,{_base64(section.figure)}">'
-                f"<figcaption>{html.escape(section.caption)}</figcaption></figure>"
-            )
-        if section.table is not None and len(section.table):
-            table = f'<div class="wide">{_html_table(section.table)}</div>'
-            if section.folded:
-                title = f"<summary>{html.escape(section.title)}</summary>"
-                table = f"<details>{title}{table}</details>"
-            parts.append(table)
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(_TITLE)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
-
-
-def _html_table(table: pd.DataFrame) -> str:
-    def row(cells: list[str], tag: str) -> str:
-        def cell(text: str) -> str:
-            css = ' class="text"' if len(text) > 30 and tag == "td" else ""
-            return f"<{tag}{css}>{html.escape(text)}</{tag}>"
-
-        return f"<tr>{''.join(map(cell, cells))}</tr>"
-
-    body = "\n".join(row(list(map(str, cells)), "td") for cells in table.itertuples(index=False))
-    head = row(list(table.columns), "th")
-    return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-
-
-def _markdown(sections: list[Section]) -> str:
-    parts = [f"# {_TITLE}"]
-    for section in sections:
-        if section.title:
-            parts.append(f"{'###' if section.folded else '##'} {section.title}")
-        parts += section.notes
-        if section.caption:
-            parts.append(section.caption)
-        if section.table is not None and len(section.table):
-            table = section.table.astype(str)
-            lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-            parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join(parts) + "\n"
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()

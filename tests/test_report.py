@@ -96,6 +96,7 @@ def test_the_page_needs_nothing_but_itself(written):
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) == len(FIGURES)
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert f"<title>{report._TITLE}</title>" in page and f"<h1>{report._TITLE}</h1>" in page
     assert "http://" not in page and "https://" not in page and "@import" not in page
 
 
