@@ -145,7 +145,7 @@ class Options:
         because = because or f"strategy={self.strategy}"
         for argument in arguments:
             value = getattr(self, argument)
-            if value not in (None, False):
+            if value != getattr(Options, argument):  # its default
                 raise InvalidArgument(argument, value, f"no value with {because}")
 
     @property

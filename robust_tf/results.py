@@ -154,8 +154,10 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
             rows = pd.concat([known, rows], ignore_index=True)
             trials = rows.groupby("run")["trials"].transform("max")
             tests = rows.groupby("run", sort=False)["tests"].agg(_union)
-            rows = rows.drop_duplicates("run", keep="last").sort_index(kind="stable")
             rows = rows.assign(trials=trials, tests=rows["run"].map(tests))
+            order = rows["run"].drop_duplicates()
+            rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[order]
+            rows = rows.reset_index()
         write(rows, path, PLAN_COLUMNS)
 
 

@@ -113,6 +113,22 @@ def test_ablation_is_a_mean_over_seeds(tmp_path):
     assert (row["train_accuracy"], row["test_accuracy"]) == (pytest.approx(0.95), 0.8)
 
 
+def test_a_plan_grows_and_keeps_its_order(tmp_path):
+    def row(run, level, tests, trials):
+        columns = dict.fromkeys(results.PLAN_COLUMNS)
+        columns |= {"run": run, "train_level": level, "tests": tests, "trials": trials}
+        return columns
+
+    first = [row("a", None, "natural;hot 2", 2), row("b", 1, "natural", 2)]
+    results.add_to_plan(tmp_path, "grid", pd.DataFrame(first))
+    second = [row("c", 2, "natural", 5), row("a", None, "natural;dead 2", 1)]
+    results.add_to_plan(tmp_path, "grid", pd.DataFrame(second))
+    plan = pd.read_csv(tmp_path / "grid" / "models.csv")
+    assert plan["run"].tolist() == ["a", "b", "c"]
+    assert plan["tests"].tolist() == ["natural;hot 2;dead 2", "natural", "natural"]
+    assert plan["trials"].tolist() == [2, 2, 5]
+
+
 def test_gather_needs_no_folders_that_are_gone(tmp_path):
     plan = pd.DataFrame([dict.fromkeys(results.PLAN_COLUMNS)]).assign(
         run="a", dataset="mnist", strategy="natural", train_perturb="none", seed=0,

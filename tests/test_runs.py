@@ -99,6 +99,16 @@ def test_options_are_checked_against_the_data(small):
         Options(strategy="constant", perturb="dead", level=785).resolve(small)
 
 
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [({"batch_norm": False}, "batch_norm=False"), ({"dropout": 0.0}, "dropout=0.0")],
+)
+def test_a_pretrained_model_decides_its_network(small, network, message):
+    options = Options(strategy="transfer", perturb="hot", pretrained="m", **network)
+    with pytest.raises(InvalidArgument, match=f"^{message}: expected no value with pretrained"):
+        options.resolve(small)
+
+
 def test_images_too_small_for_the_network(small):
     split = Split(small.train.images[:, :6, :5], small.train.labels)
     tiny = dataclasses.replace(small, train=split, test=split)
