@@ -25,6 +25,7 @@ _EPOCHS = 4
 
 _DATASET = flags.DEFINE_string("dataset", "mnist", "A TFDS dataset.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
+_DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", data.DATA_SOURCES, "As in pipelines.run.")
 _TRAIN_EXAMPLES = flags.DEFINE_integer("train_examples", None, "Training images; all by default.")
 _TEST_EXAMPLES = flags.DEFINE_integer("test_examples", None, "Test images; all by default.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds.")
@@ -36,6 +37,7 @@ def main() -> None:
     dataset = data.load(
         _DATASET.value,
         data_dir=_DATA_DIR.value,
+        data_source=_DATA_SOURCE.value,
         train_examples=_TRAIN_EXAMPLES.value,
         test_examples=_TEST_EXAMPLES.value,
     )
@@ -51,7 +53,7 @@ def main() -> None:
 def training_costs(dataset: data.Data) -> pd.DataFrame:
     """Seconds of set-up and of an epoch, and whole trainings relative to natural."""
     name = experiments.default_model(dataset.image_shape)
-    paper = experiments.HYPERPARAMETERS[name]
+    paper, preset = experiments.HYPERPARAMETERS[name], experiments.PRESETS["text"]
     variants = {"natural": ("natural", None, False)}
     for kind, level in experiments.TRAIN_LEVELS.items():
         perturbation = Perturbation(kind, level)
@@ -77,7 +79,7 @@ def training_costs(dataset: data.Data) -> pd.DataFrame:
             settings,
         )
         setup[label] = time.perf_counter() - start
-        compile_model(training.model, learning_rate=paper.learning_rate, beta_1=paper.beta_1)
+        compile_model(training.model, learning_rate=paper.learning_rate, beta_1=preset.beta_1)
 
         def epoch(training=training) -> float:
             history = training.model.fit(
