@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 import robust_tf  # noqa: F401  (sets what must be set before TensorFlow is imported)
@@ -48,15 +50,21 @@ def small() -> data_lib.Data:
 
 
 @pytest.fixture(scope="session")
-def trained(sample) -> keras.Model:
-    """MNIST's network after an epoch, so that no weight is as it was made."""
+def trained(sample) -> Iterator[keras.Model]:
+    """MNIST's network after an epoch, so that no weight is as it was made.
+
+    Tests share it and must leave it as it is; the last of them fails otherwise.
+    """
     training = natural(
         sample.train,
         lambda: models.build("mnist_cnn", (28, 28, 1), 10),
         Settings(epochs=1, batch_size=400),
     )
     fit(training, learning_rate=0.01, beta_1=0.5)
-    return training.model
+    before = [np.array(weight) for weight in training.model.weights]
+    yield training.model
+    for weight, value in zip(training.model.weights, before):
+        np.testing.assert_array_equal(weight, value, err_msg=weight.path)
 
 
 @pytest.fixture(scope="session")

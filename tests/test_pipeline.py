@@ -161,7 +161,7 @@ def test_help_shows_our_flags_first(command):
     assert done.returncode == 0
     flags = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  --")]
     assert {"--strategy:", "--perturb:", "--level:", "--seed:", "--eval:"} <= set(flags)
-    assert flags[0] == "--batch_size:"  # in order of the alphabet, none of a library before
+    assert flags[0] == "--activation:"  # in order of the alphabet, none of a library before
 
 
 BAD_FLAGS = {
