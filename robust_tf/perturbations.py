@@ -12,10 +12,15 @@ from typing import Any
 import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
+from robust_tf.compiled import by_rows, pack, unpack
 from robust_tf.errors import InvalidArgument
 
 # Independent draws of the same example seed.
 _POSITIONS, _VALUES = 0, 1
+
+# Blurs up to this radius, sigma 1.1, are sums of shifted images: 9 multiplications a pixel
+# and axis, where a matrix has as many as the image is long.
+_STENCIL_RADIUS = 4
 
 
 def stuck(images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor) -> tf.Tensor:
@@ -65,10 +70,25 @@ def noise(images: tf.Tensor, seeds: tf.Tensor, stddev: float | tf.Tensor) -> tf.
     Returns:
         float32 tensor of shape [B, H, W, C], values in [0, 1].
     """
-    height, width, channels = images.shape[1:]
-    added = seeds_lib.normal(seeds, height * width * channels)
-    added = tf.reshape(added, tf.shape(images)) * tf.cast(stddev, tf.float32)
-    return tf.clip_by_value(images + added, 0.0, 1.0)
+    images = tf.convert_to_tensor(images, tf.float32)
+    size = math.prod(images.shape[1:])
+    values = tf.reshape(images, [-1, size])
+    if size % 4:
+        values = tf.pad(values, [[0, 0], [0, -size % 4]])
+    blocks = tf.bitcast(tf.reshape(values, [-1, values.shape[1] // 4, 4]), tf.complex128)
+    blocks = _noisy((blocks, tf.convert_to_tensor(seeds, tf.int32)), tf.cast(stddev, tf.float32))
+    values = tf.reshape(tf.bitcast(blocks, tf.float32), [-1, values.shape[1]])
+    return tf.reshape(values[:, :size], tf.shape(images))
+
+
+@by_rows
+def _noisy(batch: tuple[tf.Tensor, tf.Tensor], stddev: tf.Tensor) -> tf.Tensor:
+    """Noise on blocks of four values: complex128 [B, K], packed, and int32 seeds [B, 2]."""
+    blocks, seeds = batch
+    values = unpack(blocks, tf.float32)
+    normals = seeds_lib.normals(seeds, tf.range(blocks.shape[1]), draw=0)
+    noisy = [tf.clip_by_value(x + stddev * n, 0.0, 1.0) for x, n in zip(values, normals)]
+    return pack(tuple(noisy))
 
 
 def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False) -> tf.Tensor:
@@ -87,26 +107,62 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
         float32 tensor of shape [B, H, W, C], values in [0, 1].
     """
     images = tf.convert_to_tensor(images, tf.float32)
+    if channel_blur or min(images.shape[1:3]) < _STENCIL_RADIUS:
+        return _blur_by_matrices(images, sigma, channel_blur)
+    return tf.cond(
+        _blur_radius(sigma) <= _STENCIL_RADIUS,
+        lambda: _blur_by_stencil((images,), _blur_weights(sigma, _STENCIL_RADIUS)),
+        lambda: _blur_by_matrices(images, sigma, channel_blur=False),
+    )
+
+
+@by_rows
+def _blur_by_stencil(batch: tuple[tf.Tensor], weights: tf.Tensor) -> tf.Tensor:
+    """Weighted sums of shifted images, along the width and then along the height."""
+    (images,) = batch
+    batch_size, height, width, channels = tf.shape(images)[0], *images.shape[1:]
+    weights = tf.cast(weights, tf.float32)
+    lines = tf.reshape(images, [batch_size * height, width, channels])
+    lines = tf.reshape(_blur_lines(lines, weights), [batch_size, height, width * channels])
+    blurred = tf.reshape(_blur_lines(lines, weights), tf.shape(images))
+    return tf.clip_by_value(blurred, 0.0, 1.0)  # may round beyond
+
+
+def _blur_lines(lines: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Blurs [R, n, s] along its middle axis; radius _STENCIL_RADIUS, not above n."""
+    radius = _STENCIL_RADIUS
+    _, length, step = lines.shape
+    before, after = lines[:, :radius][:, ::-1], lines[:, length - radius :][:, ::-1]
+    # Flat, so that the loops are long ones over neighbours in memory.
+    line = tf.reshape(tf.concat([before, lines, after], axis=1), [-1, (length + 2 * radius) * step])
+
+    def shifted(by: int) -> tf.Tensor:
+        return line[:, (radius + by) * step : (radius + by + length) * step]
+
+    blurred = weights[radius] * shifted(0)
+    for k in range(1, radius + 1):
+        blurred += weights[radius + k] * (shifted(-k) + shifted(k))
+    return blurred
+
+
+def _blur_by_matrices(
+    images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool
+) -> tf.Tensor:
+    """Products with a matrix of weights on each side; any radius."""
     height, width, channels = images.shape[1:]
-    radius = _blur_radius(sigma)
     rows = _blur_matrix(height, sigma)
     columns = _blur_matrix(width, sigma)
     across = _blur_matrix(channels, sigma if channel_blur else 0.0)
     # One product for columns and channels: [W, W] x [C, C] -> [W*C, W*C].
     columns = tf.einsum("vw,dc->vdwc", columns, across)
     columns = tf.reshape(columns, [width * channels, width * channels])
-
-    def blurred() -> tf.Tensor:
-        values = tf.cast(images, tf.float64)
-        values = tf.reshape(values, [-1, width * channels])  # [B, H, W, C] -> [B*H, W*C]
-        values = tf.matmul(_on_grid(values), _on_grid(columns), transpose_b=True)
-        values = tf.reshape(values, [-1, height, width * channels])  # -> [B, H, W*C]
-        values = tf.matmul(_on_grid(rows), _on_grid(values))
-        values = tf.clip_by_value(tf.cast(values, tf.float32), 0.0, 1.0)  # may round beyond
-        return tf.reshape(values, tf.shape(images))
-
-    # A kernel of one tap is the identity, exactly.
-    return tf.cond(radius > 0, blurred, lambda: images)
+    values = tf.cast(images, tf.float64)
+    values = tf.reshape(values, [-1, width * channels])  # [B, H, W, C] -> [B*H, W*C]
+    values = tf.matmul(_on_grid(values), _on_grid(columns), transpose_b=True)
+    values = tf.reshape(values, [-1, height, width * channels])  # -> [B, H, W*C]
+    values = tf.matmul(_on_grid(rows), _on_grid(values))
+    values = tf.clip_by_value(tf.cast(values, tf.float32), 0.0, 1.0)  # may round beyond
+    return tf.reshape(values, tf.shape(images))
 
 
 def _on_grid(values: tf.Tensor) -> tf.Tensor:
@@ -121,43 +177,53 @@ def _on_grid(values: tf.Tensor) -> tf.Tensor:
 def _set_pixels(
     images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor, values: Any
 ) -> tf.Tensor:
+    images = tf.convert_to_tensor(images, tf.float32)
     height, width, channels = images.shape[1:]
-    batch = tf.shape(images)[0]
-    positions = _distinct_positions(seeds, height * width, tf.cast(pixels, tf.int32))
+    pixels = tf.cast(pixels, tf.int32)
+    blocks = tf.range((pixels + 3) // 4)
+    batch = (tf.convert_to_tensor(seeds, tf.int32),)
+    positions = _distinct_positions(batch, blocks, pixels, height * width)[:, :pixels]
     # [B, k] positions within an image -> [B*k, 1] rows of [B*H*W, C]
-    rows = tf.reshape(positions + tf.range(batch)[:, tf.newaxis] * height * width, [-1, 1])
-    values = tf.broadcast_to(values, [tf.shape(rows)[0], channels])
+    starts = tf.range(tf.shape(images)[0])[:, tf.newaxis] * (height * width)
+    rows = tf.reshape(positions + starts, [-1, 1])
+    values = tf.broadcast_to(values, [tf.size(rows), channels])
     flat = tf.reshape(images, [-1, channels])
     return tf.reshape(tf.tensor_scatter_nd_update(flat, rows, values), tf.shape(images))
 
 
-def _distinct_positions(seeds: tf.Tensor, size: int, count: tf.Tensor) -> tf.Tensor:
-    """Draws `count` distinct numbers below `size` for each seed, all subsets alike.
+@by_rows
+def _distinct_positions(
+    batch: tuple[tf.Tensor], blocks: tf.Tensor, count: tf.Tensor, size: int
+) -> tf.Tensor:
+    """Draws distinct numbers below `size` for each seed, all subsets alike.
 
     Robert Floyd's sampling (Bentley and Floyd, *A sample of brilliance*, CACM 1987):
     for j in size-count … size-1 it takes a number in 0 … j, or j if that is taken.
 
+    Args:
+        batch: int32 seeds [B, 2].
+        blocks: 0 … K-1 with 4·K >= count; K gives XLA the result's shape.
+        count: how many numbers, scalar.
+        size: what they are below.
+
     Returns:
-        int32 tensor of shape [B, count].
+        int32 tensor of shape [B, 4·K], of which the first `count` columns count.
     """
-    bits = seeds_lib.random_bits(seeds, count, _POSITIONS)
-    tops = tf.range(size - count, size)
+    (seeds,) = batch
+    words = tf.stack(seeds_lib.words(seeds, blocks, _POSITIONS), axis=-1)
+    words = tf.reshape(words, [tf.shape(seeds)[0], 4 * tf.size(blocks)])
+    columns = tf.range(4 * tf.size(blocks))
+    tops = size - count + columns
     # A word times (j + 1), divided by 2**32: uniform but for less than size / 2**32.
-    scaled = tf.cast(bits, tf.uint64) * tf.cast(tops + 1, tf.uint64)
+    scaled = tf.cast(words, tf.uint64) * tf.cast(tops + 1, tf.uint64)
     drawn = tf.cast(tf.bitwise.right_shift(scaled, tf.constant(32, tf.uint64)), tf.int32)
-    columns = tf.range(count)
 
     def settle(i: tf.Tensor, drawn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        candidate = drawn[:, i, tf.newaxis]
+        candidate = tf.gather(drawn, i, axis=1)[:, tf.newaxis]
         taken = tf.reduce_any((drawn == candidate) & (columns < i), axis=1, keepdims=True)
-        return i + 1, tf.where((columns == i) & taken, tops[i], drawn)
+        return i + 1, tf.where((columns == i) & taken, tops, drawn)
 
-    _, positions = tf.while_loop(
-        lambda i, _: i < count,
-        settle,
-        (tf.constant(1), drawn),
-        shape_invariants=(tf.TensorShape([]), tf.TensorShape([None, None])),
-    )
+    _, positions = tf.while_loop(lambda i, _: i < count, settle, (tf.constant(1), drawn))
     return positions
 
 
@@ -165,16 +231,22 @@ def _blur_radius(sigma: float | tf.Tensor) -> tf.Tensor:
     return tf.cast(4.0 * tf.cast(sigma, tf.float64) + 0.5, tf.int32)
 
 
+def _blur_weights(sigma: float | tf.Tensor, reach: int | tf.Tensor) -> tf.Tensor:
+    """The float64 weights at offsets -reach … reach, 0 beyond the radius."""
+    offsets = tf.range(-reach, reach + 1)
+    # divide_no_nan: with sigma 0 there is one tap, of weight 1.
+    scaled = tf.math.divide_no_nan(tf.cast(offsets, tf.float64), tf.cast(sigma, tf.float64))
+    weights = tf.where(tf.abs(offsets) <= _blur_radius(sigma), tf.exp(-0.5 * scaled**2), 0.0)
+    return weights / tf.reduce_sum(weights)
+
+
 def _blur_matrix(size: int, sigma: float | tf.Tensor) -> tf.Tensor:
     """The float64 matrix [size, size] that blurs a signal of `size` values."""
     radius = _blur_radius(sigma)
-    offsets = tf.range(-radius, radius + 1)
-    # divide_no_nan: with sigma 0 there is one tap, of weight 1.
-    scaled = tf.math.divide_no_nan(tf.cast(offsets, tf.float64), tf.cast(sigma, tf.float64))
-    weights = tf.exp(-0.5 * scaled**2)
-    weights /= tf.reduce_sum(weights)
+    weights = _blur_weights(sigma, radius)
     # Mirror with the edge repeated: … 1 0 | 0 1 … n-1 | n-1 n-2 …, period 2n.
-    source = (tf.range(size)[:, tf.newaxis] + offsets) % (2 * size)  # [size, taps]
+    source = tf.range(size)[:, tf.newaxis] + tf.range(-radius, radius + 1)
+    source %= 2 * size  # [size, taps]
     source = tf.where(source < size, source, 2 * size - 1 - source)
     taps = tf.one_hot(source, size, dtype=tf.float64)  # [size, taps, size]
     return tf.einsum("t,rts->rs", weights, taps)

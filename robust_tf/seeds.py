@@ -12,6 +12,7 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
+from robust_tf.compiled import by_rows, pack
 from robust_tf.errors import InvalidArgument
 
 # Philox4x32 constants: round multipliers and Weyl increments of the key.
@@ -19,10 +20,21 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 
-# CPUs compute logarithms and cosines of whole vectors, and of what is left over by another
-# formula. Rows of whole vectors (16 floats at most) leave nothing over, so an example's
-# numbers do not depend on its place in the batch.
-_VECTOR = 16
+# Cephes: log(1 + f) = f - f²/2 + f³ P(f); sin x = x + x³ P(x²); cos x = 1 - x²/2 + x⁴ P(x²).
+_SQRT_HALF_BITS = 0x3F3504F3
+_LOG = (
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+)
+_SINE = (-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
+_COSINE = (2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)
 
 # Last counter word of `fold_in`; `random_bits` has 0 there, so the two never overlap.
 _FOLD = 1
@@ -67,12 +79,11 @@ def fold_in(seeds: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
         int32 seeds, shape [B, 2]; [2] if `seeds` is [2] and `data` a scalar.
     """
     seeds = tf.convert_to_tensor(seeds, tf.int32)
-    data = tf.cast(data, tf.uint64)
-    low = tf.cast(data, tf.uint32)
-    high = tf.cast(tf.bitwise.right_shift(data, tf.constant(32, tf.uint64)), tf.uint32)
-    zero = tf.zeros_like(low)
-    words = _philox(_key(seeds), (low, high, zero, zero + tf.constant(_FOLD, tf.uint32)))
-    return tf.bitcast(tf.stack(words[:2], axis=-1), tf.int32)
+    data = tf.cast(data, tf.int64)
+    if seeds.shape.rank == 1 and data.shape.rank == 0:
+        return fold_in(seeds, data[tf.newaxis])[0]
+    rows = tf.shape(data if data.shape.rank else seeds)[0]
+    return _fold_in((tf.broadcast_to(seeds, [rows, 2]), tf.broadcast_to(data, [rows])))
 
 
 def random_bits(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.Tensor:
@@ -89,9 +100,8 @@ def random_bits(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.T
     Returns:
         uint32 tensor of shape [B, count].
     """
-    words = _words(seeds, (count + 3) // 4, draw)
-    rows = tf.shape(words[0])[0]
-    return tf.reshape(tf.stack(words, axis=-1), [rows, -1])[:, :count]
+    blocks = tf.range((count + 3) // 4)  # its length gives XLA the shape
+    return _bits((tf.convert_to_tensor(seeds, tf.int32),), blocks, draw)[:, :count]
 
 
 def uniform(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.Tensor:
@@ -108,68 +118,140 @@ def uniform(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.Tenso
 def normal(seeds: tf.Tensor, count: int, draw: int = 0) -> tf.Tensor:
     """Standard normal numbers; arguments as in `random_bits`.
 
-    Box and Muller's transform (*A note on the generation of random normal deviates*,
-    1958) of pairs of 32-bit words; no value is beyond 6.7.
-
     Returns:
         float32 tensor of shape [B, count].
     """
     seeds = tf.convert_to_tensor(seeds, tf.int32)
-    rows = tf.shape(seeds)[0]
-    # XLA compiles for each number of rows that it meets: let there be few.
-    step = tf.where(rows > 256, 256, 64)
-    padded = tf.ensure_shape(tf.pad(seeds, [[0, -rows % step], [0, 0]]), [None, 2])
-    blocks = -(-count // (4 * _VECTOR)) * _VECTOR
-    a, b, c, d = _compiled_words(padded, blocks, draw)
-    numbers = tf.concat([*_box_muller(a, b), *_box_muller(c, d)], axis=1)
-    return numbers[:rows, :count]
+    packed = _packed_normals((seeds,), -(-count // 4), draw)
+    return tf.reshape(tf.bitcast(packed, tf.float32), [tf.shape(seeds)[0], -1])[:, :count]
+
+
+def words(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, ...]:
+    """Uniform words, four a block; for use in compiled functions.
+
+    Args:
+        seeds: int32, shape [B, 2].
+        blocks: which blocks of the draw, integers from 0 on, shape [K].
+        draw: as in `random_bits`.
+
+    Returns:
+        Four uint32 tensors of shape [B, K]: words 4·k, 4·k + 1, 4·k + 2, 4·k + 3.
+    """
+    block = tf.cast(blocks, tf.uint64)[tf.newaxis, :]
+    zero = tf.zeros_like(block)
+    key = tuple(word[:, tf.newaxis] for word in _key(seeds))
+    return _philox(key, (block, zero + tf.constant(draw, tf.uint64), zero, zero))
+
+
+def normals(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, ...]:
+    """Standard normal numbers, four a block; for use in compiled functions.
+
+    Box and Muller's transform (*A note on the generation of random normal deviates*,
+    1958) of the pairs of `words`; no number is beyond 6.7. Logarithm, sine and cosine are
+    polynomials, with the coefficients of Moshier's Cephes library: library functions
+    would be slower, and round differently in the last elements of an array.
+
+    Returns:
+        Four float32 tensors of shape [B, K]; arguments as in `words`.
+    """
+    a, b, c, d = words(seeds, blocks, draw)
+    return (*_box_muller(a, b), *_box_muller(c, d))
 
 
 def _box_muller(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     uniform_above_zero = (tf.cast(a, tf.float32) + 1.0) * 2.0**-32
-    radius = tf.sqrt(-2.0 * tf.math.log(uniform_above_zero))
-    angle = tf.cast(b, tf.float32) * np.float32(2.0 * np.pi * 2.0**-32)
-    return radius * tf.cos(angle), radius * tf.sin(angle)
+    radius = tf.sqrt(-2.0 * _log(uniform_above_zero))
+    cosine, sine = _cosine_and_sine(tf.bitcast(b, tf.int32))
+    return radius * cosine, radius * sine
 
 
-def _words(seeds: tf.Tensor, blocks: int | tf.Tensor, draw: int) -> tuple[tf.Tensor, ...]:
-    """Four words, each [B, blocks], from the counters (block, draw, 0, 0)."""
-    seeds = tf.convert_to_tensor(seeds, tf.int32)
-    block = tf.cast(tf.range(blocks), tf.uint32)
-    block = tf.broadcast_to(block[tf.newaxis], [tf.shape(seeds)[0], blocks])
-    zero = tf.zeros_like(block)
-    key = tuple(word[:, tf.newaxis] for word in _key(seeds))
-    return _philox(key, (block, zero + tf.constant(draw, tf.uint32), zero, zero))
+def _log(x: tf.Tensor) -> tf.Tensor:
+    """The natural logarithm of float32 numbers above 0."""
+    bits = tf.bitcast(x, tf.int32)
+    exponent = tf.bitwise.right_shift(bits - _SQRT_HALF_BITS, 23)
+    # x = 2**exponent * (1 + f), 1 + f in [sqrt(1/2), sqrt(2))
+    f = tf.bitcast(bits - tf.bitwise.left_shift(exponent, 23), tf.float32) - 1.0
+    rest = f * f * (f * _polynomial(f, _LOG) - 0.5)
+    return f + rest + tf.cast(exponent, tf.float32) * np.float32(np.log(2.0))
 
 
-# XLA makes one loop of the hundred integer ops, 7 times faster; integers stay exact. It
-# is slower than TensorFlow's own kernels at logarithms, which are left to those.
-@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _compiled_words(seeds: tf.Tensor, blocks: int, draw: int) -> tuple[tf.Tensor, ...]:
-    return _words(seeds, blocks, draw)
+def _cosine_and_sine(turns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cosine and sine of int32 angles in units of 2**-32 turns."""
+    quarter = tf.bitwise.right_shift(turns + (1 << 29), 30)  # the nearest multiple
+    rest = turns - tf.bitwise.left_shift(quarter, 30)  # within an eighth of a turn
+    x = tf.cast(rest, tf.float32) * np.float32(2.0 * np.pi * 2.0**-32)
+    z = x * x
+    sine = x + x * z * _polynomial(z, _SINE)
+    cosine = 1.0 - 0.5 * z + z * z * _polynomial(z, _COSINE)
+    odd = tf.bitwise.bitwise_and(quarter, 1) == 1
+    return (
+        _negated_where(quarter + 1, tf.where(odd, sine, cosine)),
+        _negated_where(quarter, tf.where(odd, cosine, sine)),
+    )
+
+
+def _negated_where(quarter: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """Changes the sign where bit 1 of `quarter` is set."""
+    sign = tf.bitwise.left_shift(tf.bitwise.bitwise_and(quarter, 2), 30)
+    return tf.bitcast(tf.bitwise.bitwise_xor(tf.bitcast(x, tf.int32), sign), tf.float32)
+
+
+def _polynomial(x: tf.Tensor, coefficients: tuple[float, ...]) -> tf.Tensor:
+    """Horner's rule, highest power first."""
+    result = tf.fill(tf.shape(x), np.float32(coefficients[0]))
+    for coefficient in coefficients[1:]:
+        result = result * x + np.float32(coefficient)
+    return result
+
+
+@by_rows
+def _packed_normals(batch: tuple[tf.Tensor], blocks: int, draw: int) -> tf.Tensor:
+    (seeds,) = batch
+    return pack(normals(seeds, tf.range(blocks), draw))
+
+
+@by_rows
+def _bits(batch: tuple[tf.Tensor], blocks: tf.Tensor, draw: int) -> tf.Tensor:
+    (seeds,) = batch
+    four = words(seeds, blocks, draw)
+    return tf.reshape(tf.stack(four, axis=-1), [tf.shape(seeds)[0], 4 * tf.size(blocks)])
+
+
+@by_rows
+def _fold_in(batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    seeds, data = batch
+    data = tf.cast(data, tf.uint64)
+    zero = tf.zeros_like(data)
+    fold = zero + tf.constant(_FOLD, tf.uint64)
+    folded = _philox(_key(seeds), (data, _high(data), zero, fold))
+    return tf.bitcast(tf.stack(folded[:2], axis=-1), tf.int32)
 
 
 def _key(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    words = tf.bitcast(seeds, tf.uint32)
+    words = tf.cast(tf.bitcast(seeds, tf.uint32), tf.uint64)
     return words[..., 0], words[..., 1]
 
 
 def _philox(key: tuple, counter: tuple) -> tuple[tf.Tensor, ...]:
-    """Philox4x32-10: two key words and four counter words to four random words."""
+    """Philox4x32-10: two key words and four counter words to four random words.
+
+    Keys and counters are uint64, of which only the lower halves count: vector units
+    multiply those of 64-bit lanes, and so no lane has to be widened or narrowed.
+    """
     k0, k1 = key
     c0, c1, c2, c3 = counter
-    xor = tf.bitwise.bitwise_xor
     for _ in range(_ROUNDS):
-        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
-        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
-        c0, c1, c2, c3 = xor(xor(high1, c1), k0), low1, xor(xor(high0, c3), k1), low0
-        k0 = k0 + tf.constant(_WEYL[0], tf.uint32)
-        k1 = k1 + tf.constant(_WEYL[1], tf.uint32)
-    return c0, c1, c2, c3
+        product0 = _low(c0) * tf.constant(_MULTIPLIERS[0], tf.uint64)
+        product1 = _low(c2) * tf.constant(_MULTIPLIERS[1], tf.uint64)
+        c0, c1, c2, c3 = _high(product1) ^ c1 ^ k0, product1, _high(product0) ^ c3 ^ k1, product0
+        k0 = k0 + tf.constant(_WEYL[0], tf.uint64)
+        k1 = k1 + tf.constant(_WEYL[1], tf.uint64)
+    return tuple(tf.cast(_low(word), tf.uint32) for word in (c0, c1, c2, c3))
 
 
-def _multiply(words: tf.Tensor, by: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """High and low 32 bits of the 64-bit product."""
-    product = tf.cast(words, tf.uint64) * tf.constant(by, tf.uint64)
-    high = tf.bitwise.right_shift(product, tf.constant(32, tf.uint64))
-    return tf.cast(high, tf.uint32), tf.cast(product, tf.uint32)
+def _low(words: tf.Tensor) -> tf.Tensor:
+    return words & tf.constant(0xFFFFFFFF, tf.uint64)
+
+
+def _high(words: tf.Tensor) -> tf.Tensor:
+    return tf.bitwise.right_shift(words, tf.constant(32, tf.uint64))
