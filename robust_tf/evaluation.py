@@ -1,10 +1,14 @@
 """Repeated trials of a model on perturbed test sets.
 
-Perturbation, forward pass and counting run in one compiled function a kind, whose seed
-and level are tensors: it is traced once for all trials and levels of the kind.
+Perturbation, forward pass and counting run in one traced function a kind, whose seed,
+level and weights are tensors: it is traced once for all trials and levels of the kind,
+and for all models of one architecture.
 """
 
+import json
+import math
 from collections.abc import Callable, Collection, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +23,10 @@ from robust_tf.seeds import stream_seed
 # A test condition: None for natural images.
 Condition = Perturbation | None
 
-_BATCH_SIZE = 500
+
+def _batch_size(image_shape: tuple[int, int, int]) -> int:
+    """What CPUs are quickest with: activations of larger batches leave their caches."""
+    return 1000 if math.prod(image_shape) <= 1024 else 250
 
 
 class Evaluator:
@@ -37,7 +44,7 @@ class Evaluator:
         self._model = model
         self._split = split
         self._seed = seed
-        self._functions: dict[tuple, Callable] = {}
+        self._functions = _functions_of(model)
 
     def accuracy(self, condition: Condition, trial: int = 0) -> float:
         """The fraction of the test images that are classified correctly in one pass.
@@ -66,42 +73,80 @@ class Evaluator:
 
     def _pass(self, condition: Condition, trial: int) -> tuple[tf.Tensor, tf.Tensor]:
         seed = tf.constant(stream_seed(self._seed, f"evaluation/{trial}"))
-        if condition is None:
-            return self._function(None, False)(seed, tf.constant(0.0, tf.float64))
-        condition.check(self._split.image_shape)
-        level = tf.constant(condition.level, tf.float64)
-        return self._function(condition.kind, condition.channel_blur)(seed, level)
-
-    def _function(self, kind: str | None, channel_blur: bool) -> Callable:
+        if condition is not None:
+            condition.check(self._split.image_shape)
+        kind = None if condition is None else condition.kind
+        level = tf.constant(0.0 if condition is None else condition.level, tf.float64)
+        channel_blur = condition is not None and condition.channel_blur
         key = (kind, channel_blur)
         if key not in self._functions:
-            self._functions[key] = self._traced(kind, channel_blur)
-        return self._functions[key]
+            self._functions[key] = _one_pass(self._model, kind, channel_blur)
+        variables = self._model.variables if isinstance(self._model, keras.Model) else []
+        weights = [tf.convert_to_tensor(variable) for variable in variables]
+        split = self._split
+        return self._functions[key](weights, split.images, split.labels, split.divisor, seed, level)
 
-    def _traced(self, kind: str | None, channel_blur: bool) -> Callable:
-        split, size = self._split, len(self._split)
 
-        def scores(images: tf.Tensor) -> tf.Tensor:
-            if isinstance(self._model, keras.Model):
-                return self._model(images, training=False)
-            return self._model(images)
+# Of models of one architecture, which a sweep has many of, only the first is traced.
+_TRACED: dict[str, dict[tuple, Callable]] = {}
 
-        @tf.function
-        def one_pass(seed: tf.Tensor, level: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            batches = -(-size // _BATCH_SIZE)
-            labels = tf.TensorArray(tf.int64, batches, element_shape=[None], infer_shape=False)
-            for batch in tf.range(batches):
-                first = batch * _BATCH_SIZE
-                index = tf.range(first, tf.minimum(first + _BATCH_SIZE, size))
-                images = split.images_at(index)
-                if kind is not None:
-                    perturbation = Perturbation(kind, level, channel_blur)
-                    images = perturbation(images, example_seeds(seed, index))
-                labels = labels.write(batch, tf.argmax(scores(images), axis=-1))
-            predicted = labels.concat()
-            return tf.math.count_nonzero(predicted == split.labels), predicted
 
-        return one_pass
+def _functions_of(model: keras.Model | Callable) -> dict[tuple, Callable]:
+    """The traced functions that a model may use and add to."""
+    if not isinstance(model, keras.Model):
+        return {}
+    try:
+        architecture = json.dumps(_without_seeds(model.get_config()), default=repr)
+    except NotImplementedError:  # a subclassed model
+        return {}
+    return _TRACED.setdefault(architecture, {})
+
+
+def _without_seeds(config: Any) -> Any:
+    """A Keras configuration without what decides initial weights and dropout."""
+    if isinstance(config, dict):
+        return {
+            key: _without_seeds(value)
+            for key, value in config.items()
+            if key != "seed" and not key.endswith("_initializer")
+        }
+    return [_without_seeds(item) for item in config] if isinstance(config, list) else config
+
+
+def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: bool) -> Callable:
+    def scores(weights: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
+        if not isinstance(model, keras.Model):
+            return model(images)
+        with keras.StatelessScope(state_mapping=list(zip(model.variables, weights))):
+            return model(images, training=False)
+
+    @tf.function
+    def one_pass(
+        weights: list[tf.Tensor],
+        all_images: tf.Tensor,
+        labels: tf.Tensor,
+        divisor: int,
+        seed: tf.Tensor,
+        level: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        split = Split(all_images, labels, divisor)
+        size, batch_size = len(split), _batch_size(split.image_shape)
+        batches = -(-size // batch_size)
+        predictions = tf.TensorArray(tf.int64, batches, element_shape=[None], infer_shape=False)
+        for batch in tf.range(batches):
+            first = batch * batch_size
+            index = tf.range(first, tf.minimum(first + batch_size, size))
+            if size % batch_size == 0:
+                index = tf.ensure_shape(index, [batch_size])
+            images = split.images_at(index)
+            if kind is not None:
+                perturbation = Perturbation(kind, level, channel_blur)
+                images = perturbation(images, example_seeds(seed, index))
+            predictions = predictions.write(batch, tf.argmax(scores(weights, images), axis=-1))
+        predicted = predictions.concat()
+        return tf.math.count_nonzero(predicted == labels), predicted
+
+    return one_pass
 
 
 def number_of_trials(condition: Condition, trials: int) -> int:

@@ -120,7 +120,8 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
 def _blur_by_stencil(batch: tuple[tf.Tensor], weights: tf.Tensor) -> tf.Tensor:
     """Weighted sums of shifted images, along the width and then along the height."""
     (images,) = batch
-    batch_size, height, width, channels = tf.shape(images)[0], *images.shape[1:]
+    batch_size = tf.shape(images)[0]
+    height, width, channels = images.shape[1:]
     weights = tf.cast(weights, tf.float32)
     lines = tf.reshape(images, [batch_size * height, width, channels])
     lines = tf.reshape(_blur_lines(lines, weights), [batch_size, height, width * channels])
@@ -145,9 +146,7 @@ def _blur_lines(lines: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     return blurred
 
 
-def _blur_by_matrices(
-    images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool
-) -> tf.Tensor:
+def _blur_by_matrices(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool) -> tf.Tensor:
     """Products with a matrix of weights on each side; any radius."""
     height, width, channels = images.shape[1:]
     rows = _blur_matrix(height, sigma)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robust_tf import models
+from robust_tf import evaluation, models
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator, evaluate
@@ -28,7 +28,8 @@ def by_hand(model, split, condition, trial, seed=0) -> np.ndarray:
 
 @pytest.mark.parametrize("condition", CONDITIONS, ids=str)
 def test_accuracy_is_that_of_predictions_by_hand(model, sample, condition, monkeypatch):
-    monkeypatch.setattr("robust_tf.evaluation._BATCH_SIZE", 300)  # 1,000 images: a smaller last
+    monkeypatch.setattr("robust_tf.evaluation._batch_size", lambda shape: 300)  # last one: 100
+    monkeypatch.setattr("robust_tf.evaluation._TRACED", {})
     evaluator = Evaluator(model, sample.test)
     for trial in (0, 3):
         expected = by_hand(model, sample.test, condition, trial)
@@ -104,3 +105,24 @@ def test_done_trials_are_left_out(model, small):
 def test_a_level_that_does_not_fit_the_images(model, small):
     with pytest.raises(InvalidArgument, match="level=785"):
         evaluate(model, small.test, [Perturbation("dead", 785)])
+
+
+def test_models_of_one_architecture_share_traces_and_keep_their_weights(small, monkeypatch):
+    monkeypatch.setattr("robust_tf.evaluation._TRACED", {})
+    traces = []
+    build = evaluation._one_pass
+    monkeypatch.setattr(
+        "robust_tf.evaluation._one_pass", lambda *a: traces.append(a[1]) or build(*a)
+    )
+    trained = [models.build("mnist_cnn", (28, 28, 1), 10, seed=seed) for seed in (1, 2)]
+    other = models.build("mnist_cnn", (28, 28, 1), 10, seed=1, batch_norm=False)
+    hot = Perturbation("hot", 3)
+    for _ in range(2):
+        for model in (*trained, other):
+            found = Evaluator(model, small.test).predictions(hot)
+            np.testing.assert_array_equal(found, by_hand(model, small.test, hot, 0))
+    assert traces == ["hot", "hot"]  # two architectures
+    evaluator = Evaluator(trained[0], small.test)
+    trained[0].set_weights(trained[1].get_weights())
+    expected = by_hand(trained[1], small.test, None, 0)
+    np.testing.assert_array_equal(evaluator.predictions(None), expected)
