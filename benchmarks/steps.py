@@ -1,0 +1,100 @@
+"""Training and inference of the paper's networks: robust_tf beside PyTorch, channels-last.
+
+The same batch, float32, over and over, so that nothing but the step is timed. Ours is
+`fit`, as a run calls it, with a dataset of the repeated batch.
+"""
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from benchmarks.timing import medians, seconds
+from robust_tf import models
+from robust_tf.training import compile_model
+
+# Setting: model, shape of an image, batch size, steps a measurement.
+SETTINGS = {
+    "mnist": ("mnist_cnn", (28, 28, 1), 1500, 80),
+    "cifar10": ("cifar10_cnn", (32, 32, 3), 100, 6),
+}
+
+
+def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
+    """Times the steps of both networks.
+
+    Args:
+        rounds: timed rounds.
+        part: take this part of the steps only, for a quick look.
+
+    Returns:
+        A row a setting and tool: images_per_s of training and of inference, and the ratio
+        of robust_tf's to it; and what was left out, with the reason.
+    """
+    rows, left_out = [], []
+    for setting, (name, shape, batch_size, steps) in SETTINGS.items():
+        steps = max(1, steps // part)
+        rng = np.random.default_rng(0)
+        images = rng.random((batch_size, *shape), np.float32)
+        labels = rng.integers(0, 10, batch_size)
+        variants = _ours(name, images, labels, steps)
+        try:
+            variants |= _torch(name, images, labels, steps)
+        except ImportError as error:
+            left_out.append(f"PyTorch, {setting}: {error}")
+        times = medians(variants, rounds)
+        speeds = {key: steps * batch_size / time for key, time in times.items()}
+        for (tool, what), speed in speeds.items():
+            rows.append((setting, what, tool, speed, speeds["robust_tf", what] / speed))
+    return pd.DataFrame(
+        rows, columns=["setting", "what", "tool", "images_per_s", "ratio"]
+    ), left_out
+
+
+def _ours(name: str, images: np.ndarray, labels: np.ndarray, steps: int) -> dict:
+    model = models.build(name, images.shape[1:], 10)
+    compile_model(model, learning_rate=0.001, beta_1=0.9)
+    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    forward = tf.function(lambda batch: model(batch, training=False))
+    tensor = tf.constant(images)
+
+    def train() -> float:
+        return seconds(lambda: model.fit(batches, steps_per_epoch=steps, verbose=0))
+
+    def infer() -> float:
+        return seconds(lambda: [forward(tensor).numpy() for _ in range(steps)])
+
+    return {("robust_tf", "training"): train, ("robust_tf", "inference"): infer}
+
+
+def _torch(name: str, images: np.ndarray, labels: np.ndarray, steps: int) -> dict:
+    import torch
+
+    from benchmarks import torch_models
+
+    model = torch_models.build(name)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    target = torch.from_numpy(labels)
+
+    def train() -> float:
+        model.train()
+        return seconds(
+            lambda: [torch_models.step(model, optimizer, batch, target) for _ in range(steps)]
+        )
+
+    def infer() -> float:
+        model.eval()
+        with torch.inference_mode():
+            return seconds(lambda: [model(batch).numpy() for _ in range(steps)])
+
+    return {("PyTorch", "training"): train, ("PyTorch", "inference"): infer}
+
+
+def goals(table: pd.DataFrame) -> list[tuple]:
+    """(number, what, goal, figure, whether it is met) of the README's table."""
+    rows = table[(table["tool"] == "PyTorch") & (table["what"] == "training")]
+    return [
+        (3, f"{row.setting}: training step, times PyTorch", 1.0, row.ratio, row.ratio >= 1.0)
+        for row in rows.itertuples()
+    ]

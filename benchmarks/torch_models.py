@@ -1,0 +1,39 @@
+"""The paper's two networks in PyTorch, layer by layer those of `robust_tf.models`."""
+
+import torch
+from torch import nn
+
+
+def build(name: str) -> nn.Module:
+    """ "mnist_cnn" or "cifar10_cnn": from standardised [B, C, H, W] to logits, channels-last."""
+    if name == "mnist_cnn":
+        layers = [*_convolution(1, 10, 7, 3, 0), nn.MaxPool2d(2), nn.Dropout(0.2)]
+        features = 160
+    else:
+        layers, channels = [], 3
+        for filters in (64, 128, 256, 512):
+            layers += _convolution(channels, filters, 3, 1, 1)
+            layers += _convolution(filters, filters, 3, 1, 1)
+            layers += [nn.MaxPool2d(2), nn.Dropout(0.2)]
+            channels = filters
+        features = 2048
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 10))
+    return model.to(memory_format=torch.channels_last)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, images, labels) -> torch.Tensor:
+    """One training step; what Keras logs, loss and correct answers, is computed too."""
+    optimizer.zero_grad()
+    logits = model(images)
+    loss = nn.functional.cross_entropy(logits, labels)
+    loss.backward()
+    optimizer.step()
+    return loss.detach() + 0 * (logits.argmax(1) == labels).sum()
+
+
+def _convolution(channels: int, filters: int, kernel: int, stride: int, padding: int) -> list:
+    return [
+        nn.Conv2d(channels, filters, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(filters),
+        nn.ReLU(),
+    ]
