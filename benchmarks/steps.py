@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from benchmarks.timing import medians, seconds
 from robust_tf import models
+from robust_tf.data import without_autotuning
 from robust_tf.training import compile_model
 
 # Setting: model, shape of an image, batch size, steps a measurement.
@@ -53,7 +54,7 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
 def _ours(name: str, images: np.ndarray, labels: np.ndarray, steps: int) -> dict:
     model = models.build(name, images.shape[1:], 10)
     compile_model(model, learning_rate=0.001, beta_1=0.9)
-    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    batches = without_autotuning(tf.data.Dataset.from_tensors((images, labels)).repeat())
     forward = tf.function(lambda batch: model(batch, training=False))
     tensor = tf.constant(images)
 

@@ -6,6 +6,7 @@ a model is fitted is not known here.
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import Literal
 
@@ -13,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from robust_tf.callbacks import PerturbedFraction, Ramp
-from robust_tf.data import Split
+from robust_tf.data import Split, without_autotuning
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import fold_in, stream_seed
@@ -21,6 +22,8 @@ from robust_tf.seeds import fold_in, stream_seed
 # Perturbed training images that stay the same are kept in memory up to this size.
 _CACHE_BYTES = 2**30
 _CHUNK = 1000
+# Batches that are ready before the training step asks for them.
+_PREFETCHED = 2
 
 BuildModel = Callable[[], keras.Model]
 # (example indices [B], epoch) to images [B, H, W, C]; callable in a graph.
@@ -189,7 +192,7 @@ def _training(
     model = build_model()
     for layer in model.layers:
         if adapt and layer.name == "standardization":
-            layer.adapt(_indices(len(split)).map(presented, num_parallel_calls=tf.data.AUTOTUNE))
+            layer.adapt(_mapped(_indices(len(split)), presented))
     examples = len(split)
     if settings.drop_remainder:
         examples -= examples % settings.batch_size
@@ -234,8 +237,7 @@ def _batches(
         return images, tf.ensure_shape(tf.gather(split.labels, index), [static_size])
 
     epochs = tf.data.Dataset.range(settings.initial_epoch, settings.epochs)
-    batches = epochs.flat_map(indices).map(batch, num_parallel_calls=tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return _mapped(epochs.flat_map(indices), batch).prefetch(_PREFETCHED)
 
 
 def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:
@@ -252,10 +254,8 @@ def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:
 
     if fresh or 4 * math.prod(split.images.shape) > _CACHE_BYTES:
         return computed
-    chunks = _indices(len(split)).map(
-        lambda index: computed(index, tf.constant(0, tf.int64)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+    first = tf.constant(0, tf.int64)
+    chunks = _mapped(_indices(len(split)), lambda index: computed(index, first))
     with tf.device("CPU"):
         cache = tf.concat(list(chunks), axis=0)
     return lambda index, epoch: tf.gather(cache, index)
@@ -264,3 +264,9 @@ def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:
 def _indices(size: int) -> tf.data.Dataset:
     """The indices 0 … size-1 in chunks."""
     return tf.data.Dataset.range(size).batch(_CHUNK)
+
+
+def _mapped(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    """Maps with all cores; in order."""
+    mapped = dataset.map(function, num_parallel_calls=os.cpu_count() or 1)
+    return without_autotuning(mapped)
