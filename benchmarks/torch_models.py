@@ -5,7 +5,7 @@ from torch import nn
 
 
 def build(name: str) -> nn.Module:
-    """ "mnist_cnn" or "cifar10_cnn": from standardised [B, C, H, W] to logits, channels-last."""
+    """The network of that name, from standardised [B, C, H, W] to logits; channels-last."""
     if name == "mnist_cnn":
         layers = [*_convolution(1, 10, 7, 3, 0), nn.MaxPool2d(2), nn.Dropout(0.2)]
         features = 160

@@ -211,9 +211,13 @@ class Progress(keras.callbacks.Callback):
             mininterval=0.5,
         )
 
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Remembers where the epoch begins."""
+        self._before = self._bar.n
+
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Moves the bar."""
-        self._bar.update()
+        """Moves the bar; several batches may have been taken at once."""
+        self._bar.update(self._before + batch + 1 - self._bar.n)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Shows the epoch's loss and accuracy."""

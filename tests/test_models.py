@@ -143,3 +143,26 @@ def test_a_model_of_the_registry_with_other_components():
     assert kinds == ["Conv2D", "Activation", "MaxPooling2D", "Flatten", "Dense"]
     assert model.get_layer("activation_1").activation is keras.activations.tanh
     assert model.get_layer("conv_1").use_bias
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 5, 3), (7, 10)])
+def test_batch_normalization_is_that_of_keras(shape):
+    rng = np.random.default_rng(0)
+    inputs = tf.constant(rng.normal(2.0, 3.0, shape), tf.float32)
+    weights = tf.constant(rng.normal(size=shape), tf.float32)
+    found = []
+    for layer in (
+        models.BatchNormalization(momentum=0.9),
+        keras.layers.BatchNormalization(momentum=0.9),
+    ):
+        layer.build(shape)
+        layer.gamma.assign(np.linspace(0.5, 2.0, shape[-1]))
+        layer.beta.assign(np.linspace(-1.0, 1.0, shape[-1]))
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+            loss = tf.reduce_sum(weights * outputs**2)
+        gradients = tape.gradient(loss, [inputs, layer.gamma.value, layer.beta.value])
+        found.append([outputs, *gradients, *layer.weights, layer(inputs, training=False)])
+    for ours, keras_own in zip(*found):
+        np.testing.assert_allclose(ours, keras_own, rtol=2e-4, atol=2e-5)

@@ -22,7 +22,7 @@ class Stop(keras.callbacks.Callback):
         self.current = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.current == self.epoch and batch == 1:
+        if self.current == self.epoch:
             raise KeyboardInterrupt
 
 
