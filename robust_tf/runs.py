@@ -154,7 +154,7 @@ def _fit_and_export(
         "seconds": seconds,
         "images_per_second": run.epochs * started.examples / seconds,
         "threads": _threads(),
-        "machine": _machine(),
+        "machine": machine(),
         "saved_model": saved_model.as_posix(),
         "tensorflow_version": tf.__version__,
         "keras_version": keras.__version__,
@@ -171,7 +171,7 @@ def _threads() -> int:
     return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
 
 
-def _machine() -> str:
+def machine() -> str:
     """What trains here: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
     for gpu in tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")

@@ -3,22 +3,38 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
+import pytest
 
+from benchmarks import peers
 from robust_tf.perturbations import KINDS
 from tests.conftest import ROOT
 
 
-def test_the_benchmark_of_costs_runs(tmp_path):
-    flags = ("--train_examples=300", "--test_examples=100", "--rounds=1")
-    command = [sys.executable, "-m", "benchmarks.cost", *flags, "--data_source=sample"]
+def test_every_part_runs(tmp_path):
+    flags = ("--quick", "--data_source=sample", "--rounds=1", f"--output_dir={tmp_path}")
     done = subprocess.run(
-        [*command, f"--output={tmp_path / 'cost.csv'}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
+        [sys.executable, "-m", "benchmarks", *flags],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    table = pd.read_csv(tmp_path / "cost.csv")
-    evaluation = table[table["what"] == "evaluation"]
-    assert evaluation["test"].tolist() == ["natural", *KINDS]
-    assert (evaluation["ratio"] > 0).all()
-    assert len(table[table["what"] == "training"]) > len(KINDS)
+    goals = pd.read_csv(tmp_path / "goals.csv")
+    assert set(goals["goal"]) >= {1, 2, 4, 6, 7}
+    assert (goals["figure"] > 0).all()
+    speeds = pd.read_csv(tmp_path / "perturbations.csv")
+    assert set(speeds["perturb"]) == set(KINDS)
+    assert {"robust_tf, tf.data", "NumPy, usual"} <= set(speeds["tool"])
+    assert (tmp_path / "perturbations.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("factory", [peers.numpy_usual, peers.numpy_quickest])
+@pytest.mark.parametrize("kind, value", [("hot", 1.0), ("dead", 0.0), ("stuck", None)])
+def test_the_peers_do_the_same_work(factory, kind, value):
+    batch = np.full((20, 6, 5, 3), 0.5, np.float32)
+    found = factory(kind, 4)(batch)
+    changed = (found != batch).all(axis=-1)
+    assert (changed.sum(axis=(1, 2)) == 4).all()
+    assert (batch == 0.5).all()
+    if value is not None:
+        assert (found[changed] == value).all()

@@ -1,0 +1,83 @@
+"""Trials of one MNIST model, beside bare forward passes of as many images."""
+
+import time
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+from benchmarks.timing import medians, seconds
+from robust_tf import evaluation, experiments, models
+from robust_tf.data import Split
+from robust_tf.evaluation import Evaluator
+from robust_tf.perturbations import KINDS, Perturbation
+
+
+def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.DataFrame:
+    """Times the trials of every kind.
+
+    Args:
+        split: MNIST's test images.
+        rounds: timed rounds.
+        trials: passes a kind.
+
+    Returns:
+        A row a test: trials_s, the seconds of its trials; ratio to bare forward passes of
+        as many images in float32; first_s, what the first trial of a first model takes,
+        tracing and compiling included; and second_s, likewise of a second model.
+    """
+    first, second = (models.build("mnist_cnn", split.image_shape, 10, seed=i) for i in (0, 1))
+    conditions = {"natural": None}
+    conditions |= {kind: Perturbation(kind, experiments.TEST_LEVELS[kind][-1]) for kind in KINDS}
+    starts = {
+        label: [_first_trial(model, split, condition) for model in (first, second)]
+        for label, condition in conditions.items()
+    }
+    evaluator = Evaluator(first, split)
+    images = split.images_at(tf.range(len(split)))
+    batch_size = evaluation._batch_size(split.image_shape)
+
+    @tf.function
+    def bare() -> tf.Tensor:
+        total = tf.constant(0, tf.int64)
+        for start in tf.range(0, len(split), batch_size):
+            logits = first(images[start : start + batch_size], training=False)
+            total += tf.reduce_sum(tf.argmax(logits, axis=-1))
+        return total
+
+    def passes(condition: Perturbation | None) -> float:
+        start = time.perf_counter()
+        for trial in range(trials):
+            evaluator.accuracy(condition, trial)
+        return time.perf_counter() - start
+
+    variants = {"bare": lambda: seconds(lambda: [bare().numpy() for _ in range(trials)])}
+    variants |= {name: lambda c=condition: passes(c) for name, condition in conditions.items()}
+    times = medians(variants, rounds)
+    table = pd.DataFrame({"test": ["bare", *conditions]})
+    table["trials_s"] = table["test"].map(times)
+    table["images_per_s"] = trials * len(split) / table["trials_s"]
+    table["ratio"] = table["trials_s"] / times["bare"]
+    table["first_s"] = table["test"].map({key: both[0] for key, both in starts.items()})
+    table["second_s"] = table["test"].map({key: both[1] for key, both in starts.items()})
+    return table
+
+
+def _first_trial(model: keras.Model, split: Split, condition: Perturbation | None) -> float:
+    return seconds(lambda: Evaluator(model, split).accuracy(condition))
+
+
+def goals(table: pd.DataFrame) -> list[tuple]:
+    """(number, what, goal, figure, whether it is met) of the README's table."""
+    ratios = table.set_index("test")["ratio"]
+    trials = experiments.TRIALS
+    rows = []
+    for family, kinds in (
+        ("stuck, dead, hot", ["stuck", "dead", "hot"]),
+        ("3 levels of noise", ["noise"] * 3),
+    ):
+        # Natural images are one pass of 1 + 3 * trials.
+        figure = (ratios["natural"] + trials * ratios[kinds].sum()) / (1 + trials * len(kinds))
+        what = f"mnist: natural and {family}, {trials} trials, to bare passes"
+        rows.append((4, what, 1.5, figure, figure <= 1.5))
+    return rows
