@@ -4,7 +4,8 @@ Ratios within one run: variants take turns, and a figure is the median of the ro
 """
 
 import platform
-import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,69 +17,118 @@ from absl import flags
 from benchmarks import evaluation, input_cost, perturbations, processes, steps
 from pipelines import app
 from robust_tf import data, runs
+from robust_tf.errors import Unavailable
 from robust_tf.perturbations import KINDS
 
 PARTS = ("perturbations", "input", "steps", "evaluation", "processes", "memory")
 
-_ONLY = flags.DEFINE_list("only", list(PARTS), f"Which parts: {', '.join(PARTS)}.")
+_ONLY = flags.DEFINE_multi_enum("only", list(PARTS), PARTS, "A part; may be given again.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
 _DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", data.DATA_SOURCES, "As in pipelines.run.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds; whole processes have two less.")
-_QUICK = flags.DEFINE_bool("quick", False, "A small part of everything: a try, not a figure.")
+_QUICK = flags.DEFINE_bool("quick", False, "A small part of the work: a try, not a figure.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmarks/results", "Where the tables go.")
+
+# What a part returns: tables by name, rows of the table of goals, and what was left out.
+Found = tuple[dict[str, pd.DataFrame], list[tuple], list[str]]
 
 
 def main() -> None:
     """Measures the parts and writes what they found."""
     folder = Path(_OUTPUT_DIR.value)
     folder.mkdir(parents=True, exist_ok=True)
-    rounds, goals, left_out = _ROUNDS.value, [], []
-    part = 20 if _QUICK.value else 1
+    measures: dict[str, Callable[[Path], Found]] = {
+        "perturbations": measure_perturbations,
+        "input": measure_input,
+        "steps": measure_steps,
+        "evaluation": measure_evaluation,
+        "processes": measure_processes,
+        "memory": measure_memory,
+    }
+    goals: list[tuple] = []
+    left_out: list[str] = []
     print(f"{runs.machine()}, Python {platform.python_version()}, TensorFlow {tf.__version__}")
-
-    def report(name: str, table: pd.DataFrame) -> None:
-        table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-        print(f"\n{name}\n{table.to_string(index=False, float_format='{:.3f}'.format)}", flush=True)
-
-    if "perturbations" in _ONLY.value:
-        table, missing = perturbations.measure(rounds, part)
-        report("perturbations", table)
-        goals += perturbations.goals(table)
+    for part in _ONLY.value:
+        try:
+            tables, met, missing = measures[part](folder)
+        except Unavailable as error:  # data that are not there
+            left_out.append(f"{part}: {error}")
+            continue
+        goals += met
         left_out += missing
-        draw(table, folder / "perturbations.png")
-    if "input" in _ONLY.value:
-        mnist = load("mnist").train
-        table = input_cost.measure(mnist.first(len(mnist) // part), rounds, tuple(KINDS))
-        report("input_mnist", table)
-        goals += input_cost.goals("mnist", table)
-        if _DATA_SOURCE.value != "sample":
-            few = load("cifar10").train.first(1000 // part)
-            table = input_cost.measure(few, rounds, ("noise",))
-            report("input_cifar10", table)
-            goals += input_cost.goals("cifar10", table)
-    if "steps" in _ONLY.value:
-        table, missing = steps.measure(rounds, part)
-        report("steps", table)
-        goals += steps.goals(table)
-        left_out += missing
-    if "evaluation" in _ONLY.value:
-        table = evaluation.measure(load("mnist").test, rounds)
-        report("evaluation", table)
-        goals += evaluation.goals(table)
-    if "processes" in _ONLY.value:
-        table, parts, missing = processes.measure(load("mnist"), max(1, rounds - 2))
-        report("processes", table)
-        report("parts", pd.DataFrame(parts.items(), columns=["part", "seconds"]))
-        goals += processes.goals(table, parts)
-        left_out += missing
-    if "memory" in _ONLY.value and _DATA_SOURCE.value != "sample":
-        scratch = folder / "memory"
-        _, memory, _ = processes.timed_run(processes.CIFAR10, scratch)
-        shutil.rmtree(scratch)
-        goals.append((7, "cifar10: peak memory in GiB", 3.0, memory, memory < 3.0))
-    report("goals", pd.DataFrame(goals, columns=["goal", "what", "limit", "figure", "met"]))
+        for name, table in tables.items():
+            write(table, folder, name)
+    write(pd.DataFrame(goals, columns=["goal", "what", "limit", "figure", "met"]), folder, "goals")
     for line in left_out:
         print(f"left out: {line}")
+
+
+def write(table: pd.DataFrame, folder: Path, name: str) -> None:
+    """Writes a table as CSV and prints it."""
+    table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    print(f"\n{name}\n{table.to_string(index=False, float_format='{:.3f}'.format)}", flush=True)
+
+
+def share() -> int:
+    """What share of the work is done: one in so many."""
+    return 20 if _QUICK.value else 1
+
+
+def measure_perturbations(folder: Path) -> Found:
+    """Goal 1."""
+    table, missing = perturbations.measure(_ROUNDS.value, share())
+    draw(table, folder / "perturbations.png")
+    return {"perturbations": table}, perturbations.goals(table), missing
+
+
+def measure_input(_: Path) -> Found:
+    """Goal 2."""
+    mnist = load("mnist").train
+    table = input_cost.measure(mnist.first(len(mnist) // share()), _ROUNDS.value, tuple(KINDS))
+    tables, goals = {"input_mnist": table}, input_cost.goals("mnist", table)
+    if _DATA_SOURCE.value == "sample":
+        return tables, goals, ["input, cifar10: there is no sample of it"]
+    few = load("cifar10").train.first(1000 // share())
+    tables["input_cifar10"] = input_cost.measure(few, _ROUNDS.value, ("noise",))
+    return tables, [*goals, *input_cost.goals("cifar10", tables["input_cifar10"])], []
+
+
+def measure_steps(_: Path) -> Found:
+    """Goal 3."""
+    table, missing = steps.measure(_ROUNDS.value, share())
+    return {"steps": table}, steps.goals(table), missing
+
+
+def measure_evaluation(_: Path) -> Found:
+    """Goal 4."""
+    table = evaluation.measure(load("mnist").test, _ROUNDS.value)
+    return {"evaluation": table}, evaluation.goals(table), []
+
+
+def measure_processes(_: Path) -> Found:
+    """Goal 5, and start-up and memory of MNIST."""
+    rounds = max(1, _ROUNDS.value - 2)
+    table, parts, missing = processes.measure(load("mnist"), rounds, source_flags())
+    seconds = pd.DataFrame(parts.items(), columns=["part", "seconds"])
+    return {"processes": table, "parts": seconds}, processes.goals(table, parts), missing
+
+
+def measure_memory(_: Path) -> Found:
+    """Goal 7, of CIFAR-10."""
+    if _DATA_SOURCE.value == "sample":
+        return {}, [], ["memory, cifar10: there is no sample of it"]
+    load("cifar10")
+    few = ["--train_examples=500"] if _QUICK.value else []
+    with tempfile.TemporaryDirectory() as scratch:
+        run = [*processes.CIFAR10, *source_flags(), *few]
+        _, memory, _ = processes.timed_run(run, Path(scratch) / "run")
+    return {}, [(7, "cifar10: peak memory in GiB", 3.0, memory, memory < 3.0)], []
+
+
+def source_flags() -> list[str]:
+    """Where data come from, as flags of `pipelines.run`."""
+    directory = [f"--data_dir={_DATA_DIR.value}"] if _DATA_DIR.value else []
+    return [f"--data_source={_DATA_SOURCE.value}", *directory]
 
 
 def load(name: str) -> data.Data:

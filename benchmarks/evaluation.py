@@ -24,7 +24,8 @@ def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.D
     Returns:
         A row a test: trials_s, the seconds of its trials; ratio to bare forward passes of
         as many images in float32; first_s, what the first trial of a first model takes,
-        tracing and compiling included; and second_s, likewise of a second model.
+        with tracing, and compiling what nothing before it has compiled; and second_s,
+        likewise of a second model.
     """
     first, second = (models.build("mnist_cnn", split.image_shape, 10, seed=i) for i in (0, 1))
     conditions = {"natural": None}
@@ -35,7 +36,7 @@ def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.D
     }
     evaluator = Evaluator(first, split)
     images = split.images_at(tf.range(len(split)))
-    batch_size = evaluation._batch_size(split.image_shape)
+    batch_size = evaluation.batch_size(split.image_shape)
 
     @tf.function
     def bare() -> tf.Tensor:

@@ -69,7 +69,8 @@ def _variants(kinds: tuple[str, ...]) -> list[tuple[str, str, Perturbation | Non
         perturbation = Perturbation(kind, experiments.TRAIN_LEVELS[kind])
         for strategy in ("constant", "incremental"):
             variants.append((f"{strategy} {kind}", strategy, perturbation, False))
-            variants.append((f"{strategy} {kind}, fresh", strategy, perturbation, True))
+            if perturbation.random:
+                variants.append((f"{strategy} {kind}, fresh", strategy, perturbation, True))
     return variants
 
 
@@ -86,11 +87,9 @@ def _epoch(training: Training) -> float:
 
 
 def _input(training: Training) -> float:
-    batches = iter(training.batches)
-    next(batches)
     start = time.perf_counter()
-    left = sum(1 for _ in batches)
-    return (time.perf_counter() - start) / left * training.steps_per_epoch
+    batches = sum(1 for _ in training.batches)
+    return (time.perf_counter() - start) / batches * training.steps_per_epoch
 
 
 def goals(setting: str, table: pd.DataFrame) -> list[tuple]:

@@ -1,8 +1,10 @@
-"""The same perturbations with other tools, as their users write them.
+"""The perturbations, or what comes closest, with other tools as their users write them.
 
 Each factory takes (kind, level) and returns a function of a float32 batch [B, H, W, C],
 or None where the tool has no such perturbation. Tools that know only single images get
-them one after another; those that know only uint8 get that.
+them one after another, and those that know only uint8 get that, conversion included. They
+are not quite the same: PyTorch mirrors at the border without the edge, NRTK takes its own
+sigma for a kernel of the size, imagecorruptions knows severities, of which it gets 1.
 """
 
 import warnings
@@ -38,7 +40,10 @@ def numpy_usual(kind: str, level: float) -> Perturb | None:
 
 
 def numpy_quickest(kind: str, level: float) -> Perturb | None:
-    """NumPy as quick as we could write it: float32, in place, whole batches."""
+    """NumPy as quick as we could write it: float32, in place, whole batches.
+
+    Positions are drawn with replacement, and again for the images that have one twice.
+    """
     rng = np.random.default_rng(0)
     if kind == "noise":
 
@@ -55,13 +60,13 @@ def numpy_quickest(kind: str, level: float) -> Perturb | None:
     def pixels(batch: np.ndarray) -> np.ndarray:
         out = batch.copy()
         flat = out.reshape(len(batch), -1, batch.shape[-1])
-        scores = rng.random(flat.shape[:2], dtype=np.float32)
-        at = np.argpartition(scores, level, axis=1)[:, :level]
+        at = rng.integers(0, flat.shape[1], (len(flat), level))
+        while (twice := (np.diff(np.sort(at, axis=1), axis=1) == 0).any(axis=1)).any():
+            at[twice] = rng.integers(0, flat.shape[1], (twice.sum(), level))
         value = _PIXELS[kind]
         shape = (*at.shape, flat.shape[-1])
-        flat[np.arange(len(flat))[:, np.newaxis], at] = (
-            rng.random(shape) if value is None else value
-        )
+        values = rng.random(shape, dtype=np.float32) if value is None else value
+        flat[np.arange(len(flat))[:, np.newaxis], at] = values
         return out
 
     return pixels

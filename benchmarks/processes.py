@@ -13,20 +13,24 @@ import numpy as np
 import pandas as pd
 
 from robust_tf.data import Data
+from robust_tf.experiments import default_hyperparameters, default_model
 
 # The paper's constant training on MNIST with three tests of 25 trials, without the natural
 # model that `pipelines.run` trains to compare with.
 MNIST = ["--strategy=constant", "--perturb=hot", "--nocompare_natural"]
 # One epoch of the whole of CIFAR-10: longer runs take no more memory.
-CIFAR10 = ["--dataset=cifar10", "--epochs=1", "--trials=1", "--test_examples=1000", *MNIST]
+CIFAR10 = [*MNIST, "--dataset=cifar10", "--epochs=1", "--trials=1", "--test_examples=1000"]
 
 
-def measure(data: Data, rounds: int) -> tuple[pd.DataFrame, dict[str, float], list[str]]:
+def measure(
+    data: Data, rounds: int, flags: list[str]
+) -> tuple[pd.DataFrame, dict[str, float], list[str]]:
     """Times one MNIST model, robust_tf's process and PyTorch's in turn.
 
     Args:
         data: MNIST, handed to PyTorch as arrays; robust_tf reads it itself.
         rounds: timed rounds; there is none of warm-up.
+        flags: of `pipelines.run`, where its data come from.
 
     Returns:
         A row a tool: seconds (median) and peak memory in GiB; the seconds of the parts of
@@ -43,9 +47,11 @@ def measure(data: Data, rounds: int) -> tuple[pd.DataFrame, dict[str, float], li
             test_labels=data.test.labels.numpy(),
         )
         peer = [sys.executable, "-m", "benchmarks.torch_run", str(arrays), f"{folder}/torch"]
+        model = default_model(data.image_shape)
+        size = default_hyperparameters(model, "constant", len(data.train)).batch_size
         commands = {
-            "PyTorch, channels-last": [*peer, "channels_last"],
-            "PyTorch": [*peer, "contiguous"],
+            "PyTorch, channels-last": [*peer, "channels_last", str(size)],
+            "PyTorch": [*peer, "contiguous", str(size)],
         }
         try:
             import torch  # noqa: F401
@@ -55,8 +61,7 @@ def measure(data: Data, rounds: int) -> tuple[pd.DataFrame, dict[str, float], li
         found: dict[str, list[tuple[float, float]]] = {}
         parts: dict[str, float] = {}
         for round_ in range(rounds):
-            flags = [f"--data_source={data.source}", *MNIST]
-            seconds, memory, parts = timed_run(flags, Path(folder) / str(round_))
+            seconds, memory, parts = timed_run([*MNIST, *flags], Path(folder) / str(round_))
             found.setdefault("robust_tf", []).append((seconds, memory))
             for name, command in commands.items():
                 found.setdefault(name, []).append(run(command))

@@ -2,8 +2,8 @@
 
 A script as one would write it, the peer of `pipelines.run --strategy=constant --perturb=hot`.
 
-Arguments: an .npz file with uint8 images and labels, a directory for the results, and
-`channels_last` or `contiguous`.
+Arguments: an .npz file with uint8 images and labels, a directory for the results,
+`channels_last` or `contiguous`, and the batch size.
 """
 
 import csv
@@ -15,7 +15,7 @@ import torch
 
 from benchmarks import torch_models
 
-EPOCHS, BATCH_SIZE, TRIALS = 50, 1500, 25
+EPOCHS, TRIALS = 50, 25
 TRAIN_PIXELS, TEST_PIXELS = 6, 2
 
 
@@ -23,14 +23,15 @@ def perturb(images: np.ndarray, kind: str, pixels: int, rng: np.random.Generator
     """Distinct random pixels of each image become hot, dead or stuck."""
     images = images.copy()
     flat = images.reshape(len(images), -1)
-    scores = rng.random(flat.shape, dtype=np.float32)
-    at = np.argpartition(scores, pixels, axis=1)[:, :pixels]
+    at = rng.integers(0, flat.shape[1], (len(flat), pixels))
+    while (twice := (np.diff(np.sort(at, axis=1), axis=1) == 0).any(axis=1)).any():
+        at[twice] = rng.integers(0, flat.shape[1], (twice.sum(), pixels))
     values = {"hot": 1.0, "dead": 0.0, "stuck": rng.random(at.shape, dtype=np.float32)}[kind]
     flat[np.arange(len(flat))[:, np.newaxis], at] = values
     return images
 
 
-def main(data: str, output: str, memory_format: str) -> None:
+def main(data: str, output: str, memory_format: str, batch_size: str) -> None:
     """Trains, saves, tests and writes the trials."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -57,9 +58,9 @@ def main(data: str, output: str, memory_format: str) -> None:
     for epoch in range(EPOCHS):
         order = torch.randperm(len(inputs))
         loss = torch.zeros(())
-        for index in order.split(BATCH_SIZE):
+        for index in order.split(int(batch_size)):
             loss += torch_models.step(model, optimizer, inputs[index], targets[index])
-        print(f"epoch {epoch + 1}: loss {loss / len(order.split(BATCH_SIZE)):.4f}")
+        print(f"epoch {epoch + 1}: loss {loss / len(order.split(int(batch_size))):.4f}")
     torch.save(model.state_dict(), folder / "model.pt")
 
     model.eval()

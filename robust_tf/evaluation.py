@@ -16,6 +16,7 @@ import pandas as pd
 import tensorflow as tf
 import tqdm
 
+from robust_tf import models
 from robust_tf.data import Split
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
@@ -24,9 +25,10 @@ from robust_tf.seeds import stream_seed
 Condition = Perturbation | None
 
 
-def _batch_size(image_shape: tuple[int, int, int]) -> int:
-    """What CPUs are quickest with: activations of larger batches leave their caches."""
-    return 1000 if math.prod(image_shape) <= 1024 else 250
+def batch_size(image_shape: tuple[int, int, int]) -> int:
+    """Images at once. CPUs are slower where a batch's activations leave their caches."""
+    small = math.prod(image_shape) <= 1024
+    return 1000 if small or tf.config.list_physical_devices("GPU") else 250
 
 
 class Evaluator:
@@ -81,24 +83,41 @@ class Evaluator:
         key = (kind, channel_blur)
         if key not in self._functions:
             self._functions[key] = _one_pass(self._model, kind, channel_blur)
-        variables = self._model.variables if isinstance(self._model, keras.Model) else []
+        variables = self._model.weights if isinstance(self._model, keras.Model) else []
         weights = [tf.convert_to_tensor(variable) for variable in variables]
         split = self._split
         return self._functions[key](weights, split.images, split.labels, split.divisor, seed, level)
 
 
-# Of models of one architecture, which a sweep has many of, only the first is traced.
+# Of models of one architecture, which a sweep has many of, only the first is traced. It is
+# kept for that, so not too many architectures are.
 _TRACED: dict[str, dict[tuple, Callable]] = {}
+_MOST_ARCHITECTURES = 32
+# Layers that compute by their configuration and weights, and by nothing else.
+_PLAIN_LAYERS = (
+    keras.layers.InputLayer,
+    keras.layers.Conv2D,
+    keras.layers.BatchNormalization,
+    keras.layers.Activation,
+    keras.layers.MaxPooling2D,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.Dense,
+    models.BatchNormalization,
+    models.Standardization,
+)
+_FUNCTIONAL = type(keras.Model(inputs := keras.Input([1]), inputs))
 
 
 def _functions_of(model: keras.Model | Callable) -> dict[tuple, Callable]:
     """The traced functions that a model may use and add to."""
-    if not isinstance(model, keras.Model):
+    if not isinstance(model, keras.Model) or type(model) is not _FUNCTIONAL:
         return {}
-    try:
-        architecture = json.dumps(_without_seeds(model.get_config()), default=repr)
-    except NotImplementedError:  # a subclassed model
+    if not all(type(layer) in _PLAIN_LAYERS for layer in model.layers):
         return {}
+    architecture = json.dumps(_without_seeds(model.get_config()))
+    if architecture not in _TRACED and len(_TRACED) >= _MOST_ARCHITECTURES:
+        _TRACED.clear()
     return _TRACED.setdefault(architecture, {})
 
 
@@ -117,7 +136,7 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
     def scores(weights: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
         if not isinstance(model, keras.Model):
             return model(images)
-        with keras.StatelessScope(state_mapping=list(zip(model.variables, weights))):
+        with keras.StatelessScope(state_mapping=list(zip(model.weights, weights, strict=True))):
             return model(images, training=False)
 
     @tf.function
@@ -130,14 +149,14 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
         level: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         split = Split(all_images, labels, divisor)
-        size, batch_size = len(split), _batch_size(split.image_shape)
-        batches = -(-size // batch_size)
+        size, at_once = len(split), batch_size(split.image_shape)
+        batches = -(-size // at_once)
         predictions = tf.TensorArray(tf.int64, batches, element_shape=[None], infer_shape=False)
         for batch in tf.range(batches):
-            first = batch * batch_size
-            index = tf.range(first, tf.minimum(first + batch_size, size))
-            if size % batch_size == 0:
-                index = tf.ensure_shape(index, [batch_size])
+            first = batch * at_once
+            index = tf.range(first, tf.minimum(first + at_once, size))
+            if size % at_once == 0:
+                index = tf.ensure_shape(index, [at_once])
             images = split.images_at(index)
             if kind is not None:
                 perturbation = Perturbation(kind, level, channel_blur)

@@ -102,7 +102,16 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def call(self, inputs, training=None, mask=None):
         """Normalises a batch, in training by its own statistics."""
-        if not training or not self.trainable:
+        usual = (
+            inputs.dtype == tf.float32
+            and None not in inputs.shape[1:]
+            and self.axis in (-1, len(inputs.shape) - 1)
+            and self.scale
+            and self.center
+            and mask is None
+            and not getattr(self, "synchronized", False)
+        )
+        if not (training and self.trainable and usual):
             return super().call(inputs, training=training, mask=mask)
         normalized, mean, variance = _normalize(inputs, self.gamma, self.beta, self.epsilon)
         for moving, found in ((self.moving_mean, mean), (self.moving_variance, variance)):

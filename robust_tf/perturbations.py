@@ -6,6 +6,7 @@ new images of the same shape. It knows nothing of datasets, epochs or strategies
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -70,19 +71,34 @@ def noise(images: tf.Tensor, seeds: tf.Tensor, stddev: float | tf.Tensor) -> tf.
     Returns:
         float32 tensor of shape [B, H, W, C], values in [0, 1].
     """
-    images = tf.convert_to_tensor(images, tf.float32)
+    seeds = tf.convert_to_tensor(seeds, tf.int32)
+    stddev = tf.cast(stddev, tf.float32)
+
+    @tf.custom_gradient
+    def add(images: tf.Tensor) -> tuple:
+        noisy = _add_noise(images, seeds, stddev)
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            return tf.where((noisy > 0.0) & (noisy < 1.0), upstream, 0.0)  # not where clipped
+
+        return noisy, gradient
+
+    return add(tf.convert_to_tensor(images, tf.float32))
+
+
+def _add_noise(images: tf.Tensor, seeds: tf.Tensor, stddev: tf.Tensor) -> tf.Tensor:
     size = math.prod(images.shape[1:])
     values = tf.reshape(images, [-1, size])
     if size % 4:
         values = tf.pad(values, [[0, 0], [0, -size % 4]])
     blocks = tf.bitcast(tf.reshape(values, [-1, values.shape[1] // 4, 4]), tf.complex128)
-    blocks = _noisy((blocks, tf.convert_to_tensor(seeds, tf.int32)), tf.cast(stddev, tf.float32))
+    blocks = _noisy_blocks((blocks, seeds), stddev)
     values = tf.reshape(tf.bitcast(blocks, tf.float32), [-1, values.shape[1]])
     return tf.reshape(values[:, :size], tf.shape(images))
 
 
 @by_rows
-def _noisy(batch: tuple[tf.Tensor, tf.Tensor], stddev: tf.Tensor) -> tf.Tensor:
+def _noisy_blocks(batch: tuple[tf.Tensor, tf.Tensor], stddev: tf.Tensor) -> tf.Tensor:
     """Noise on blocks of four values: complex128 [B, K], packed, and int32 seeds [B, 2]."""
     blocks, seeds = batch
     values = unpack(blocks, tf.float32)
@@ -107,10 +123,15 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
         float32 tensor of shape [B, H, W, C], values in [0, 1].
     """
     images = tf.convert_to_tensor(images, tf.float32)
+    radius = _blur_radius(sigma)
     if channel_blur or min(images.shape[1:3]) < _STENCIL_RADIUS:
-        return _blur_by_matrices(images, sigma, channel_blur)
+        return tf.cond(
+            radius > 0,
+            lambda: _blur_by_matrices(images, sigma, channel_blur),
+            lambda: images,  # the matrices would round it
+        )
     return tf.cond(
-        _blur_radius(sigma) <= _STENCIL_RADIUS,
+        radius <= _STENCIL_RADIUS,
         lambda: _blur_by_stencil((images,), _blur_weights(sigma, _STENCIL_RADIUS)),
         lambda: _blur_by_matrices(images, sigma, channel_blur=False),
     )
@@ -170,7 +191,7 @@ def _on_grid(values: tf.Tensor) -> tf.Tensor:
     Products of two such values, and their sums up to 1, are exact in float64. So the
     order of summation, which differs between batch sizes, does not touch the result.
     """
-    return tf.round(values * 2.0**26) * 2.0**-26
+    return tf.grad_pass_through(tf.round)(values * 2.0**26) * 2.0**-26
 
 
 def _set_pixels(
@@ -501,4 +522,5 @@ def _perturb_dataset(
 
     _check_images(images_of(dataset.element_spec))
     numbered = dataset.scan(tf.constant(0, tf.int64), number)
-    return numbered.map(apply, num_parallel_calls=tf.data.AUTOTUNE)
+    # Not AUTOTUNE; see `data.without_autotuning`. The rest of the pipeline is the caller's.
+    return numbered.map(apply, num_parallel_calls=len(os.sched_getaffinity(0)))

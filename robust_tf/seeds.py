@@ -12,7 +12,7 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
-from robust_tf.compiled import by_rows, pack
+from robust_tf.compiled import by_rows
 from robust_tf.errors import InvalidArgument
 
 # Philox4x32 constants: round multipliers and Weyl increments of the key.
@@ -83,7 +83,8 @@ def fold_in(seeds: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
     if seeds.shape.rank == 1 and data.shape.rank == 0:
         return fold_in(seeds, data[tf.newaxis])[0]
     rows = tf.shape(data if data.shape.rank else seeds)[0]
-    return _fold_in((tf.broadcast_to(seeds, [rows, 2]), tf.broadcast_to(data, [rows])))
+    both = _fold_in((tf.broadcast_to(seeds, [rows, 2]), tf.broadcast_to(data, [rows])))
+    return tf.bitcast(both, tf.int32)
 
 
 def random_bits(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.Tensor:
@@ -113,17 +114,6 @@ def uniform(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.Tenso
     bits = random_bits(seeds, count, draw)
     shifted = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
     return tf.cast(shifted, tf.float32) * 2.0**-24
-
-
-def normal(seeds: tf.Tensor, count: int, draw: int = 0) -> tf.Tensor:
-    """Standard normal numbers; arguments as in `random_bits`.
-
-    Returns:
-        float32 tensor of shape [B, count].
-    """
-    seeds = tf.convert_to_tensor(seeds, tf.int32)
-    packed = _packed_normals((seeds,), -(-count // 4), draw)
-    return tf.reshape(tf.bitcast(packed, tf.float32), [tf.shape(seeds)[0], -1])[:, :count]
 
 
 def words(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, ...]:
@@ -205,12 +195,6 @@ def _polynomial(x: tf.Tensor, coefficients: tuple[float, ...]) -> tf.Tensor:
 
 
 @by_rows
-def _packed_normals(batch: tuple[tf.Tensor], blocks: int, draw: int) -> tf.Tensor:
-    (seeds,) = batch
-    return pack(normals(seeds, tf.range(blocks), draw))
-
-
-@by_rows
 def _bits(batch: tuple[tf.Tensor], blocks: tf.Tensor, draw: int) -> tf.Tensor:
     (seeds,) = batch
     four = words(seeds, blocks, draw)
@@ -219,12 +203,15 @@ def _bits(batch: tuple[tf.Tensor], blocks: tf.Tensor, draw: int) -> tf.Tensor:
 
 @by_rows
 def _fold_in(batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+    """Both words of the new seeds in one, uint64 [B]; see `compiled` for why."""
     seeds, data = batch
     data = tf.cast(data, tf.uint64)
     zero = tf.zeros_like(data)
-    fold = zero + tf.constant(_FOLD, tf.uint64)
-    folded = _philox(_key(seeds), (data, _high(data), zero, fold))
-    return tf.bitcast(tf.stack(folded[:2], axis=-1), tf.int32)
+    low, high, _, _ = _philox(
+        _key(seeds), (data, _high(data), zero, zero + tf.constant(_FOLD, tf.uint64))
+    )
+    shifted = tf.bitwise.left_shift(tf.cast(high, tf.uint64), tf.constant(32, tf.uint64))
+    return tf.cast(low, tf.uint64) | shifted
 
 
 def _key(seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

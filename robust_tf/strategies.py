@@ -268,5 +268,5 @@ def _indices(size: int) -> tf.data.Dataset:
 
 def _mapped(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
     """Maps with all cores; in order."""
-    mapped = dataset.map(function, num_parallel_calls=os.cpu_count() or 1)
+    mapped = dataset.map(function, num_parallel_calls=len(os.sched_getaffinity(0)))
     return without_autotuning(mapped)

@@ -28,7 +28,7 @@ def by_hand(model, split, condition, trial, seed=0) -> np.ndarray:
 
 @pytest.mark.parametrize("condition", CONDITIONS, ids=str)
 def test_accuracy_is_that_of_predictions_by_hand(model, sample, condition, monkeypatch):
-    monkeypatch.setattr("robust_tf.evaluation._batch_size", lambda shape: 300)  # last one: 100
+    monkeypatch.setattr("robust_tf.evaluation.batch_size", lambda shape: 300)  # last one: 100
     monkeypatch.setattr("robust_tf.evaluation._TRACED", {})
     evaluator = Evaluator(model, sample.test)
     for trial in (0, 3):
@@ -126,3 +126,23 @@ def test_models_of_one_architecture_share_traces_and_keep_their_weights(small, m
     trained[0].set_weights(trained[1].get_weights())
     expected = by_hand(trained[1], small.test, None, 0)
     np.testing.assert_array_equal(evaluator.predictions(None), expected)
+
+
+def test_models_that_their_configuration_does_not_tell_share_nothing(small):
+    class Scaled(keras.Model):
+        def __init__(self, factor=1.0):
+            super().__init__()
+            self.factor = factor
+
+        def call(self, images):
+            return tf.reduce_mean(images, axis=(1, 2)) * self.factor * tf.range(10.0)
+
+    def normalized(mean):
+        inputs = keras.Input((28, 28, 1), name="images")
+        x = keras.layers.Normalization(mean=mean, variance=1.0, name="n")(inputs)
+        x = keras.layers.GlobalAveragePooling2D(name="g")(x)
+        return keras.Model(inputs, keras.layers.Concatenate(name="c")([x, -x]), name="m")
+
+    pairs = [(Scaled(), 9), (Scaled(-1.0), 0), (normalized(-1.0), 0), (normalized(2.0), 1)]
+    for model, answer in pairs:
+        assert (Evaluator(model, small.test).predictions(None) == answer).all()

@@ -166,3 +166,17 @@ def test_batch_normalization_is_that_of_keras(shape):
         found.append([outputs, *gradients, *layer.weights, layer(inputs, training=False)])
     for ours, keras_own in zip(*found):
         np.testing.assert_allclose(ours, keras_own, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"scale": False}, {"center": False}, {"dtype": "mixed_float16"}, {"trainable": False}],
+)
+def test_batch_normalization_takes_the_options_of_keras(options):
+    inputs = tf.constant(np.random.default_rng(0).normal(2.0, 3.0, (6, 4, 5, 3)), tf.float32)
+    found = [
+        kind(**options)(inputs, training=True)
+        for kind in (models.BatchNormalization, keras.layers.BatchNormalization)
+    ]
+    assert found[0].dtype == found[1].dtype
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-4, atol=2e-5)

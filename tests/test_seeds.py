@@ -32,6 +32,21 @@ def test_known_answer_of_the_reference_implementation():
     assert seeds_lib.random_bits([[0, 0]], 4).numpy()[0].tolist() == expected
 
 
+def normals(seeds: tf.Tensor, draw: int = 0) -> np.ndarray:
+    """100 numbers a seed."""
+    return np.stack(seeds_lib.normals(seeds, tf.range(25), draw), axis=-1).reshape(-1, 100)
+
+
+def test_normals_are_box_and_mullers_of_the_bits():
+    seeds = many_seeds(50)
+    bits = seeds_lib.random_bits(seeds, 100).numpy().astype(np.float64)
+    radius = np.sqrt(-2.0 * np.log((bits[:, ::2] + 1.0) / 2.0**32))
+    angle = 2.0 * np.pi * bits[:, 1::2] / 2.0**32
+    found = normals(seeds)
+    np.testing.assert_allclose(found[:, ::2], radius * np.cos(angle), atol=1e-5)
+    np.testing.assert_allclose(found[:, 1::2], radius * np.sin(angle), atol=1e-5)
+
+
 def many_seeds(count: int = 2000) -> tf.Tensor:
     return seeds_lib.fold_in(seeds_lib.stream_seed(0, "test"), tf.range(count))
 
@@ -45,7 +60,7 @@ def test_uniform_is_uniform_over_examples_and_elements():
 
 
 def test_normal_is_standard_normal_over_examples_and_elements():
-    values = seeds_lib.normal(many_seeds(), 101).numpy()
+    values = normals(many_seeds())
     assert values.dtype == np.float32
     assert np.isfinite(values).all()
     assert scipy.stats.kstest(values.ravel(), "norm").pvalue > 1e-3
@@ -55,13 +70,13 @@ def test_normal_is_standard_normal_over_examples_and_elements():
 
 def test_neighbouring_examples_elements_seeds_trials_and_draws_are_independent():
     base = seeds_lib.stream_seed(0, "evaluation/0")
-    a = seeds_lib.normal(seeds_lib.fold_in(base, tf.range(2000)), 100).numpy()
+    a = normals(seeds_lib.fold_in(base, tf.range(2000)))
     others = {
         "next example": np.roll(a, 1, axis=0),
         "next element": np.roll(a, 1, axis=1),
-        "next trial": _normal("evaluation/1", 0),
-        "next seed": _normal("evaluation/0", 1),
-        "other draw": seeds_lib.normal(seeds_lib.fold_in(base, tf.range(2000)), 100, 1).numpy(),
+        "next trial": of_stream("evaluation/1", 0),
+        "next seed": of_stream("evaluation/0", 1),
+        "other draw": normals(seeds_lib.fold_in(base, tf.range(2000)), draw=1),
     }
     limit = 4.5 / np.sqrt(a.size)  # 4.5 standard errors of a correlation of 0
     for name, b in others.items():
@@ -69,9 +84,9 @@ def test_neighbouring_examples_elements_seeds_trials_and_draws_are_independent()
         assert abs(np.corrcoef(a.ravel() ** 2, b.ravel() ** 2)[0, 1]) < limit, name
 
 
-def _normal(stream: str, seed: int) -> np.ndarray:
+def of_stream(stream: str, seed: int) -> np.ndarray:
     base = seeds_lib.stream_seed(seed, stream)
-    return seeds_lib.normal(seeds_lib.fold_in(base, tf.range(2000)), 100).numpy()
+    return normals(seeds_lib.fold_in(base, tf.range(2000)))
 
 
 def test_fold_in_gives_distinct_seeds_and_does_not_depend_on_the_batch():

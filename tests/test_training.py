@@ -8,7 +8,7 @@ from robust_tf.callbacks import Backup
 from robust_tf.perturbations import Perturbation
 from robust_tf.results import HISTORY_COLUMNS
 from robust_tf.strategies import Settings, incremental, natural
-from robust_tf.training import fit
+from robust_tf.training import compile_model, fit
 
 
 class Stop(keras.callbacks.Callback):
@@ -145,3 +145,20 @@ def test_tensorboard_logs_hold_the_fraction(small, tmp_path):
     events.Reload()
     assert "epoch_perturbed_fraction" in events.Tags()["tensors"]
     assert len(events.Tensors("epoch_loss")) == 5
+
+
+@pytest.mark.parametrize(("steps", "at_once"), [(40, 20), (33, 11), (7, 7), (23, 1), (1, 1)])
+def test_steps_at_once_divide_the_epoch(steps, at_once):
+    model = models.build("mnist_cnn", (28, 28, 1), 10)
+    compile_model(model, learning_rate=0.01, beta_1=0.9, steps_per_epoch=steps)
+    assert model.steps_per_execution == at_once
+
+
+def test_steps_at_once_change_nothing(small, monkeypatch, capsys):
+    together, history = train(small, label="training")
+    assert "| 25/25 [" in capsys.readouterr().err
+    monkeypatch.setattr("robust_tf.training._STEPS_AT_ONCE", 1)
+    one_by_one, expected = train(small)
+    for a, b in zip(weights(together), weights(one_by_one), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert history["loss"].tolist() == pytest.approx(expected["loss"].tolist(), rel=1e-5)
