@@ -4,6 +4,8 @@ Ratios within one run: variants take turns, and a figure is the median of the ro
 """
 
 import platform
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,6 @@ from absl import flags
 from benchmarks import evaluation, input_cost, perturbations, processes, steps
 from pipelines import app
 from robust_tf import data, runs
-from robust_tf.errors import Unavailable
 from robust_tf.perturbations import KINDS
 
 PARTS = ("perturbations", "input", "steps", "evaluation", "processes", "memory")
@@ -45,20 +46,27 @@ def main() -> None:
         "processes": measure_processes,
         "memory": measure_memory,
     }
-    goals: list[tuple] = []
-    left_out: list[str] = []
+    if len(_ONLY.value) > 1:
+        # One by one: threads and memory that a part leaves behind would slow the next.
+        common = [f"--rounds={_ROUNDS.value}", f"--output_dir={folder}", *source_flags()]
+        common += ["--quick"] if _QUICK.value else []
+        failed = [
+            part
+            for part in _ONLY.value
+            if subprocess.run(
+                [sys.executable, "-m", "benchmarks", f"--only={part}", *common]
+            ).returncode
+        ]
+        if failed:
+            sys.exit(f"these parts failed: {', '.join(failed)}")
+        return
+    (part,) = _ONLY.value
     print(f"{runs.machine()}, Python {platform.python_version()}, TensorFlow {tf.__version__}")
-    for part in _ONLY.value:
-        try:
-            tables, met, missing = measures[part](folder)
-        except Unavailable as error:  # data that are not there
-            left_out.append(f"{part}: {error}")
-            continue
-        goals += met
-        left_out += missing
-        for name, table in tables.items():
-            write(table, folder, name)
-    write(pd.DataFrame(goals, columns=["goal", "what", "limit", "figure", "met"]), folder, "goals")
+    tables, goals, left_out = measures[part](folder)
+    columns = ["goal", "what", "limit", "figure", "met"]
+    tables[f"goals_{part}"] = pd.DataFrame(goals, columns=columns)
+    for name, table in tables.items():
+        write(table, folder, name)
     for line in left_out:
         print(f"left out: {line}")
 
@@ -88,7 +96,7 @@ def measure_input(_: Path) -> Found:
     tables, goals = {"input_mnist": table}, input_cost.goals("mnist", table)
     if _DATA_SOURCE.value == "sample":
         return tables, goals, ["input, cifar10: there is no sample of it"]
-    few = load("cifar10").train.first(1000 // share())
+    few = load("cifar10").train.first(500 // share())
     tables["input_cifar10"] = input_cost.measure(few, _ROUNDS.value, ("noise",))
     return tables, [*goals, *input_cost.goals("cifar10", tables["input_cifar10"])], []
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from robust_tf.callbacks import PerturbedFraction, Ramp
@@ -256,8 +257,11 @@ def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:
         return computed
     first = tf.constant(0, tf.int64)
     chunks = _mapped(_indices(len(split)), lambda index: computed(index, first))
+    images = np.empty(split.images.shape, np.float32)  # no list of chunks: it would take twice
+    for start, chunk in zip(range(0, len(split), _CHUNK), chunks):
+        images[start : start + _CHUNK] = chunk
     with tf.device("CPU"):
-        cache = tf.concat(list(chunks), axis=0)
+        cache = tf.constant(images)
     return lambda index, epoch: tf.gather(cache, index)
 
 
