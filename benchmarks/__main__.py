@@ -18,7 +18,7 @@ from absl import flags
 
 from benchmarks import evaluation, input_cost, perturbations, processes, steps
 from pipelines import app
-from robust_tf import data, runs
+from robust_tf import data, machine
 from robust_tf.perturbations import KINDS
 
 PARTS = ("perturbations", "input", "steps", "evaluation", "processes", "memory")
@@ -61,7 +61,7 @@ def main() -> None:
             sys.exit(f"these parts failed: {', '.join(failed)}")
         return
     (part,) = _ONLY.value
-    print(f"{runs.machine()}, Python {platform.python_version()}, TensorFlow {tf.__version__}")
+    print(f"{machine.name()}, Python {platform.python_version()}, TensorFlow {tf.__version__}")
     tables, goals, left_out = measures[part](folder)
     columns = ["goal", "what", "limit", "figure", "met"]
     tables[f"goals_{part}"] = pd.DataFrame(goals, columns=columns)
@@ -116,7 +116,8 @@ def measure_evaluation(_: Path) -> Found:
 def measure_processes(_: Path) -> Found:
     """Goal 5, and start-up and memory of MNIST."""
     rounds = max(1, _ROUNDS.value - 2)
-    table, parts, missing = processes.measure(load("mnist"), rounds, source_flags())
+    few = ["--epochs=2", "--trials=2"] if _QUICK.value else []
+    table, parts, missing = processes.measure(load("mnist"), rounds, [*source_flags(), *few])
     seconds = pd.DataFrame(parts.items(), columns=["part", "seconds"])
     return {"processes": table, "parts": seconds}, processes.goals(table, parts), missing
 

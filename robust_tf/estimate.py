@@ -1,5 +1,6 @@
 """How long runs take on this machine, from a few steps of each kind; nothing is kept."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -7,7 +8,7 @@ import tensorflow as tf
 
 from robust_tf import training
 from robust_tf.configuration import Run
-from robust_tf.data import Data
+from robust_tf.data import Data, without_autotuning
 from robust_tf.evaluation import Evaluator, number_of_trials
 from robust_tf.sweeps import Task
 
@@ -48,20 +49,30 @@ def _measure(run: Run, data: Data) -> tuple[float, float, float]:
     """Seconds to begin, for a training image, and for a test image."""
     begun = time.perf_counter()
     model = run.build_model(data)
-    training.compile_model(model, learning_rate=run.learning_rate, beta_1=run.beta_1)
+    training.compile_model(
+        model,
+        learning_rate=run.learning_rate,
+        beta_1=run.beta_1,
+        steps_per_epoch=math.ceil(run.train_examples / run.batch_size),
+    )
     index = tf.range(run.batch_size)
     batch = data.train.images_at(index), tf.gather(data.train.labels, index)
-    model.train_on_batch(*batch)
+    batches = without_autotuning(tf.data.Dataset.from_tensors(batch).repeat())
+    steps = max(_STEPS, model.steps_per_execution)
+
+    def train() -> None:
+        model.fit(batches, steps_per_epoch=steps, verbose=0)
+
+    train()
     evaluator = Evaluator(model, data.test.first(_TEST_EXAMPLES), run.seed)
     evaluator.accuracy(None)
     start = time.perf_counter() - begun
-    a_step = _time(lambda: model.train_on_batch(*batch))
-    a_test = _time(lambda: evaluator.accuracy(None))
-    return start, a_step / run.batch_size, a_test / min(_TEST_EXAMPLES, len(data.test))
+    an_image = _time(train) / (steps * run.batch_size)
+    passes = _time(lambda: [evaluator.accuracy(None) for _ in range(_STEPS)])
+    return start, an_image, passes / (_STEPS * min(_TEST_EXAMPLES, len(data.test)))
 
 
 def _time(function: Callable[[], object]) -> float:
     begun = time.perf_counter()
-    for _ in range(_STEPS):
-        function()
-    return (time.perf_counter() - begun) / _STEPS
+    function()
+    return time.perf_counter() - begun

@@ -6,12 +6,12 @@ new images of the same shape. It knows nothing of datasets, epochs or strategies
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from robust_tf import machine
 from robust_tf import seeds as seeds_lib
 from robust_tf.compiled import by_rows, pack, unpack
 from robust_tf.errors import InvalidArgument
@@ -523,4 +523,4 @@ def _perturb_dataset(
     _check_images(images_of(dataset.element_spec))
     numbered = dataset.scan(tf.constant(0, tf.int64), number)
     # Not AUTOTUNE; see `data.without_autotuning`. The rest of the pipeline is the caller's.
-    return numbered.map(apply, num_parallel_calls=len(os.sched_getaffinity(0)))
+    return numbered.map(apply, num_parallel_calls=machine.cores())

@@ -5,7 +5,6 @@ This is the one place that knows their order and the files of a run's folder.
 
 import contextlib
 import os
-import platform
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ import pandas as pd
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import examples, plots, results, saved_models, training
+from robust_tf import examples, machine, plots, results, saved_models, training
 from robust_tf import trials as trials_lib
 from robust_tf.callbacks import Backup, Ramp
 from robust_tf.configuration import Run
@@ -153,34 +152,14 @@ def _fit_and_export(
         "natural_accuracy": Evaluator(started.model, data.test, run.seed).accuracy(None),
         "seconds": seconds,
         "images_per_second": run.epochs * started.examples / seconds,
-        "threads": _threads(),
-        "machine": machine(),
+        "threads": machine.threads(),
+        "machine": machine.name(),
         "saved_model": saved_model.as_posix(),
         "tensorflow_version": tf.__version__,
         "keras_version": keras.__version__,
         "robust_tf_version": robust_tf.__version__,
     }
     return row, history
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _threads() -> int:
-    return tf.config.threading.get_intra_op_parallelism_threads() or _cores()
-
-
-def machine() -> str:
-    """What trains here: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
-    for gpu in tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):  # only Linux has this file
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        name = names[0] if names else name
-    return f"{name}, {_cores()} cores"
 
 
 def _pretrained(run: Run, output_dir: Path, saved_models_dir: Path) -> keras.Model | None:

@@ -6,7 +6,6 @@ a model is fitted is not known here.
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable
 from typing import Literal
 
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from robust_tf import machine
 from robust_tf.callbacks import PerturbedFraction, Ramp
 from robust_tf.data import Split, without_autotuning
 from robust_tf.errors import InvalidArgument
@@ -272,5 +272,5 @@ def _indices(size: int) -> tf.data.Dataset:
 
 def _mapped(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
     """Maps with all cores; in order."""
-    mapped = dataset.map(function, num_parallel_calls=len(os.sched_getaffinity(0)))
+    mapped = dataset.map(function, num_parallel_calls=machine.cores())
     return without_autotuning(mapped)

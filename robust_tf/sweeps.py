@@ -23,7 +23,7 @@ import tensorflow as tf
 import tqdm
 
 from robust_tf import data as data_lib
-from robust_tf import examples, experiments, results, runs, trials
+from robust_tf import examples, experiments, machine, results, runs, trials
 from robust_tf.configuration import Options, Run
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition
@@ -247,7 +247,7 @@ def threads_of_each(workers: int, threads: int | None = None) -> int:
     for argument, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
             raise InvalidArgument(argument, value, "a whole number from 1 on")
-    return threads or max(1, len(os.sched_getaffinity(0)) // workers)
+    return threads or max(1, machine.cores() // workers)
 
 
 def use_threads(threads: int) -> None:

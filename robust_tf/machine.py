@@ -1,0 +1,30 @@
+"""What this process runs on."""
+
+import contextlib
+import os
+import platform
+from pathlib import Path
+
+import tensorflow as tf
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def threads() -> int:
+    """How many threads TensorFlow computes an op with."""
+    return tf.config.threading.get_intra_op_parallelism_threads() or cores()
+
+
+def name() -> str:
+    """What trains here: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # only Linux has this file
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        cpu = names[0] if names else cpu
+    return f"{cpu}, {cores()} cores"
