@@ -7,9 +7,11 @@ from pathlib import Path
 from absl import flags
 
 from pipelines import app
-from robust_tf import estimate, experiments, figures, sweeps
+from robust_tf import estimate, experiments, figures, machine, sweeps
+from robust_tf.cluster import Cluster
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS
+from robust_tf.tasks import Sources, Task, plan
 
 flags.disclaim_key_flags()
 
@@ -39,12 +41,36 @@ def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
     flags.DEFINE_integer(
         "trials", experiments.TRIALS, "Passes over the test images for a random perturbation."
     )
-    flags.DEFINE_integer("workers", 1, "How many models are trained at once, in processes.")
+    flags.DEFINE_enum(
+        "executor",
+        "local",
+        ("local", "ray"),
+        "What trains the models: processes on this machine, or a Ray cluster.",
+    )
+    flags.DEFINE_integer(
+        "workers",
+        None,
+        "How many models are trained at once. By default one, or as many as a cluster has room "
+        "for.",
+    )
     flags.DEFINE_integer(
         "threads",
         None,
-        "Threads of each of them; by default a fair share of the cores. Their number shows in "
-        "the last digits of accuracies.",
+        "Threads of each of them; by default a fair share of the cores, or --num_cpus. Their "
+        "number shows in the last digits of accuracies.",
+    )
+    flags.DEFINE_string(
+        "ray_address",
+        Cluster.address,
+        "The cluster (executor ray): auto, the one that this machine belongs to; local, one of "
+        "this machine alone, made for this sweep; or host:port.",
+    )
+    flags.DEFINE_float("num_cpus", Cluster.num_cpus, "Cores for a model (executor ray).")
+    flags.DEFINE_float(
+        "num_gpus", Cluster.num_gpus, "GPUs for a model, or a fraction of one (executor ray)."
+    )
+    flags.DEFINE_float(
+        "memory", Cluster.memory, "Memory for a model in GiB (executor ray). By default any."
     )
     flags.DEFINE_string("output_dir", "results", "Where tables, figures and runs are kept.")
     flags.DEFINE_string("saved_models_dir", "saved_models", "Where SavedModels are exported.")
@@ -63,20 +89,21 @@ def run(experiment: str) -> None:
         raise InvalidArgument("trials", values.trials, "a whole number from 1 on")
     seeds = _numbers("seeds", int)
     cells = experiments.EXPERIMENTS[experiment](_selection())
-    sources = sweeps.Sources(
+    sources = Sources(
         data_dir=values.data_dir,
         data_source=values.data_source,
         train_examples=values.train_examples,
         test_examples=values.test_examples,
         preset=values.preset,
     )
-    threads = sweeps.threads_of_each(values.workers, values.threads)
-    sweeps.use_threads(threads)
+    cluster = _cluster()
+    threads = sweeps.threads_of_each(values.workers, values.threads, cluster)
+    machine.use_threads(threads)
     datasets = {name: sources.load(name) for name in dict.fromkeys(cell.dataset for cell in cells)}
     options = {"preset": values.preset, "epochs": values.epochs}
-    tasks = sweeps.plan(cells, options, datasets, seeds=seeds, trials=values.trials)
+    tasks = plan(cells, options, datasets, seeds=seeds, trials=values.trials)
     if values.dry_run:
-        _list(tasks, estimate.seconds(tasks, datasets), values.workers)
+        _list(tasks, estimate.seconds(tasks, datasets), values.workers or 1)
         return
     several = len({task.run.model for task in tasks}) > 1
     failed = sweeps.carry_out(
@@ -85,6 +112,7 @@ def run(experiment: str) -> None:
         sources,
         workers=values.workers,
         threads=threads,
+        cluster=cluster,
         output_dir=values.output_dir,
         saved_models_dir=values.saved_models_dir,
         seconds=estimate.seconds(tasks, datasets) if several else None,
@@ -97,8 +125,19 @@ def run(experiment: str) -> None:
     print(f"figures  {values.output_dir}/{experiment}/figures")
     if failed:
         for outcome in failed:
-            print(f"error: {sweeps.describe(outcome.task.run)}: {outcome.problem}", file=sys.stderr)
+            print(f"error: {outcome.task}: {outcome.problem}", file=sys.stderr)
         sys.exit(1)
+
+
+def _cluster() -> Cluster | None:
+    """The cluster that the flags ask for."""
+    values = flags.FLAGS
+    if values.executor == "ray":
+        return Cluster(values.ray_address, values.num_cpus, values.num_gpus, values.memory)
+    for flag in ("ray_address", "num_cpus", "num_gpus", "memory"):
+        if values[flag].present:
+            raise InvalidArgument(flag, values[flag].value, "no value with executor=local")
+    return None
 
 
 def _selection() -> experiments.Selection:
@@ -124,14 +163,14 @@ def _numbers(flag: str, kind: type) -> list:
     return list(dict.fromkeys(numbers))
 
 
-def _list(tasks: list[sweeps.Task], seconds: dict[str, float], workers: int) -> None:
+def _list(tasks: list[Task], seconds: dict[str, float], workers: int) -> None:
     output_dir = Path(flags.FLAGS.output_dir)
     left = 0.0
     for task in tasks:
         done = task.is_done(output_dir)
         left += 0.0 if done else seconds[task.run.name]
         time = "done" if done else sweeps.duration(seconds[task.run.name])
-        print(f"{sweeps.describe(task.run):40} {time:>12}")
+        print(f"{str(task):40} {time:>12}")
     print(
         f"{len(tasks)} models, about {sweeps.duration(left / workers)} on this machine with "
         f"--workers={workers}"

@@ -10,7 +10,7 @@ from robust_tf import training
 from robust_tf.configuration import Run
 from robust_tf.data import Data, without_autotuning
 from robust_tf.evaluation import Evaluator, number_of_trials
-from robust_tf.sweeps import Task
+from robust_tf.tasks import Task
 
 _STEPS = 3
 _TEST_EXAMPLES = 500
@@ -22,7 +22,7 @@ def seconds(tasks: Iterable[Task], datasets: Mapping[str, Data]) -> dict[str, fl
     What perturbing, exporting and starting a process take is left out.
 
     Args:
-        tasks: from `sweeps.plan`.
+        tasks: from `tasks.plan`.
         datasets: by name.
 
     Returns:

@@ -18,6 +18,12 @@ def threads() -> int:
     return tf.config.threading.get_intra_op_parallelism_threads() or cores()
 
 
+def use_threads(threads: int) -> None:
+    """Sets TensorFlow's threads in this process, before it has computed anything."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
 def name() -> str:
     """What trains here: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
     for gpu in tf.config.list_physical_devices("GPU"):

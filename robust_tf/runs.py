@@ -49,6 +49,7 @@ def train(
     *,
     output_dir: str | os.PathLike,
     saved_models_dir: str | os.PathLike,
+    saved_models_url: str | None = None,
     tensorboard: bool = False,
     progress: bool = True,
 ) -> Path:
@@ -64,6 +65,7 @@ def train(
         data: the dataset.
         output_dir: where the run's folder is made.
         saved_models_dir: where the run's SavedModel is exported.
+        saved_models_url: what `runs.csv` calls that directory; by default as it is given.
         tensorboard: write TensorBoard logs to the run's folder.
         progress: show a progress bar.
 
@@ -74,6 +76,7 @@ def train(
         Unavailable: if a directory cannot be written.
     """
     output_dir = prepare_directory("output_dir", output_dir)
+    url = saved_models_url or Path(saved_models_dir).as_posix()
     partial, folder = folders(run, output_dir)
     if is_finished(run, output_dir):
         return folder
@@ -84,6 +87,7 @@ def train(
             data,
             output_dir=output_dir,
             saved_models_dir=saved_models_dir,
+            saved_models_url=saved_models_url,
             tensorboard=tensorboard,
             progress=progress,
         )
@@ -93,6 +97,7 @@ def train(
                 partial.rmdir()
             return folder
         row, history = _fit_and_export(run, data, partial, saved_models_dir, tensorboard, progress)
+        row["saved_model"] = f"{url.rstrip('/')}/{row['saved_model']}"
         with writing_to("output_dir", output_dir):
             results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
             results.write(pd.DataFrame([row]), partial / "runs.csv", results.RUN_COLUMNS)
@@ -154,7 +159,7 @@ def _fit_and_export(
         "images_per_second": run.epochs * started.examples / seconds,
         "threads": machine.threads(),
         "machine": machine.name(),
-        "saved_model": saved_model.as_posix(),
+        "saved_model": saved_model.relative_to(saved_models_dir).as_posix(),
         "tensorflow_version": tf.__version__,
         "keras_version": keras.__version__,
         "robust_tf_version": robust_tf.__version__,

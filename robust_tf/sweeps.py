@@ -6,28 +6,23 @@ processes can share it.
 """
 
 import contextlib
-import dataclasses
 import functools
 import math
 import os
-import threading
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import keras
 import pandas as pd
-import tensorflow as tf
 import tqdm
 
 from robust_tf import data as data_lib
-from robust_tf import examples, experiments, machine, results, runs, trials
-from robust_tf.configuration import Options, Run
-from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Condition
-from robust_tf.files import is_locked, prepare_directory, writing_to
+from robust_tf import examples, machine, results, runs
+from robust_tf import tasks as tasks_lib
+from robust_tf.cluster import Cluster, ClusterWorkers
+from robust_tf.errors import InvalidArgument
+from robust_tf.files import prepare_directory, writing_to
+from robust_tf.tasks import Sources, Task
 from robust_tf.workers import LocalWorkers, Outcome
 
 # Seconds between looks at what has been done.
@@ -36,118 +31,17 @@ _POLL_SECONDS = 0.5
 _TRAINING_SHARE = 0.85
 
 
-@dataclasses.dataclass(frozen=True)
-class Sources:
-    """Where datasets come from and how much of them is used; as in `data.load`.
-
-    Attributes:
-        data_dir: TFDS's directory.
-        data_source: "tfds", "sample" or "auto".
-        train_examples: number of training images; None for all.
-        test_examples: number of test images; None for all.
-        preset: how the training images are presented.
-    """
-
-    data_dir: str | None = None
-    data_source: str = "auto"
-    train_examples: int | None = None
-    test_examples: int | None = None
-    preset: str = "text"
-
-    def load(self, dataset: str) -> data_lib.Data:
-        """Loads a dataset.
-
-        Raises:
-            InvalidArgument: as `data.load`, the argument being "datasets".
-            Unavailable: likewise.
-        """
-        try:
-            return data_lib.load(
-                dataset,
-                data_dir=self.data_dir,
-                data_source=self.data_source,
-                train_examples=self.train_examples,
-                test_examples=self.test_examples,
-                **experiments.PRESETS[self.preset].data_options(dataset),
-            )
-        except (InvalidArgument, Unavailable) as error:
-            raise (error.of("datasets") if error.argument == "dataset" else error) from error
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A model to train and test.
-
-    Attributes:
-        run: what to train.
-        conditions: what to test it with.
-        trials: passes for each random perturbation.
-    """
-
-    run: Run
-    conditions: tuple[Condition, ...]
-    trials: int
-
-    def is_done(self, output_dir: Path) -> bool:
-        """Whether it is trained, with all trials in `output_dir`."""
-        return runs.is_finished(self.run, output_dir) and trials.is_complete(
-            output_dir / self.run.name / "trials.csv",
-            self.run.test_examples,
-            self.conditions,
-            trials=self.trials,
-        )
-
-    def is_taken(self, output_dir: Path) -> bool:
-        """Whether some process works on it."""
-        return any(map(is_locked, runs.folders(self.run, output_dir)))
-
-
-def plan(
-    cells: Iterable[experiments.Cell],
-    options: dict[str, Any],
-    datasets: dict[str, data_lib.Data],
-    *,
-    seeds: Iterable[int] = (0,),
-    trials: int = experiments.TRIALS,
-) -> list[Task]:
-    """The tasks of an experiment.
-
-    Args:
-        cells: the experiment's models.
-        options: of `configuration.Options`, for all models.
-        datasets: by name.
-        seeds: each cell is a model a seed.
-        trials: passes for each random perturbation.
-
-    Returns:
-        The tasks, natural models first.
-
-    Raises:
-        InvalidArgument: if an option is not allowed.
-    """
-    tasks = []
-    for cell in cells:
-        of_cell = {
-            key: value
-            for key, value in dataclasses.asdict(cell).items()
-            if key not in ("dataset", "test_levels") and value is not None
-        }
-        for seed in seeds:
-            asked = Options(**{**options, **of_cell, "seed": seed})
-            tests = experiments.conditions(cell.test_levels, bool(asked.channel_blur))
-            tasks.append(Task(asked.resolve(datasets[cell.dataset]), tests, trials))
-    return sorted(tasks, key=lambda task: task.run.strategy != "natural")
-
-
 def carry_out(
     name: str,
     tasks: list[Task],
     sources: Sources,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     threads: int | None = None,
+    cluster: Cluster | None = None,
     output_dir: str | os.PathLike,
     saved_models_dir: str | os.PathLike,
+    saved_models_url: str | None = None,
     seconds: Mapping[str, float] | None = None,
     progress: bool = True,
 ) -> list[Outcome]:
@@ -155,14 +49,17 @@ def carry_out(
 
     Args:
         name: the experiment's, that of a folder in `output_dir`; see `results.gather`.
-        tasks: from `plan`.
+        tasks: from `tasks.plan`.
         sources: where the tasks' data come from.
-        workers: how many models are trained at once, each in a process of its own.
-        threads: TensorFlow's threads in each of them; by default a fair share of the
-            cores. Sums are taken in another order with another number of them, so
-            that trained weights differ, at first by rounding.
+        workers: how many models are trained at once, each in a process of its own; by
+            default one, or as many as there is room for on a cluster.
+        threads: TensorFlow's threads in each of them; by default as `threads_of_each`
+            says. Sums are taken in another order with another number of them, so that
+            trained weights differ, at first by rounding.
+        cluster: carries the tasks out; None for this machine alone.
         output_dir: where the runs' folders are made.
         saved_models_dir: where SavedModels are exported.
+        saved_models_url: what `runs.csv` calls that directory; by default as it is given.
         seconds: by run, how long it takes, for the progress bar; by default as long as
             it has images to see.
         progress: show a progress bar.
@@ -173,34 +70,34 @@ def carry_out(
     Raises:
         InvalidArgument: if an argument is out of range, or if the experiment has models
             with other settings there already.
-        Unavailable: if a directory cannot be written.
+        Unavailable: if a directory cannot be written, or the cluster not be used.
     """
-    output_dir = prepare_directory("output_dir", output_dir)
-    saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
-    threads = threads_of_each(workers, threads)
-    results.add_to_plan(output_dir, name, pd.DataFrame([_row(task) for task in tasks]))
+    # SavedModels first: a run whose results are there has its SavedModel.
+    directories = {
+        "saved_models_dir": prepare_directory("saved_models_dir", saved_models_dir),
+        "output_dir": prepare_directory("output_dir", output_dir),
+    }
     function = functools.partial(
-        _work,
-        sources=sources,
-        threads=threads,
-        output_dir=output_dir,
-        saved_models_dir=saved_models_dir,
+        tasks_lib.work,
+        threads=threads_of_each(workers, threads, cluster),
+        saved_models_url=saved_models_url or Path(saved_models_dir).as_posix(),
     )
-    try:
-        with LocalWorkers(workers, function) as local:
-            return _distribute(tasks, local, output_dir, seconds or {}, progress)
-    finally:
-        with writing_to("output_dir", output_dir):
-            results.gather(output_dir, name)
-
-
-def _row(task: Task) -> dict[str, Any]:
-    """A task as a row of `results.PLAN_COLUMNS`."""
-    tests = ";".join(
-        results.condition_label(*((test.kind, test.level) if test else ("none", 0.0)))
-        for test in task.conditions
-    )
-    return {**task.run.columns(), "tests": tests, "trials": task.trials}
+    pool: LocalWorkers | ClusterWorkers
+    if cluster is None:
+        pool = LocalWorkers(
+            workers or 1, functools.partial(function, load=sources.of, **directories)
+        )
+    else:
+        datasets = {name: sources.load(name) for name in {task.run.dataset for task in tasks}}
+        pool = ClusterWorkers(cluster, function, workers, directories, datasets)
+    with pool:
+        rows = pd.DataFrame([task.columns() for task in tasks])
+        results.add_to_plan(directories["output_dir"], name, rows)
+        try:
+            return _distribute(tasks, pool, directories["output_dir"], seconds or {}, progress)
+        finally:
+            with writing_to("output_dir", output_dir):
+                results.gather(output_dir, name)
 
 
 def save_examples(
@@ -234,12 +131,16 @@ def save_examples(
             results.write(table, path, list(table.columns))
 
 
-def threads_of_each(workers: int, threads: int | None = None) -> int:
+def threads_of_each(
+    workers: int | None, threads: int | None = None, cluster: Cluster | None = None
+) -> int:
     """TensorFlow's threads in each of some processes.
 
     Args:
-        workers: how many processes.
-        threads: what is asked for; None for a fair share of the cores.
+        workers: how many processes; None for one.
+        threads: what is asked for; None for a fair share of this machine's cores, or the
+            cores that a cluster sets aside for a task.
+        cluster: the cluster that the processes run on, if any.
 
     Raises:
         InvalidArgument: if a number is below 1.
@@ -247,18 +148,13 @@ def threads_of_each(workers: int, threads: int | None = None) -> int:
     for argument, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
             raise InvalidArgument(argument, value, "a whole number from 1 on")
-    return threads or max(1, machine.cores() // workers)
-
-
-def use_threads(threads: int) -> None:
-    """Sets TensorFlow's threads in this process, before it has computed anything."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    fair = cluster.num_cpus if cluster else machine.cores() // (workers or 1)
+    return threads or max(1, int(fair))
 
 
 def _distribute(
     tasks: list[Task],
-    workers: LocalWorkers,
+    workers: LocalWorkers | ClusterWorkers,
     output_dir: Path,
     seconds: Mapping[str, float],
     progress: bool,
@@ -280,7 +176,7 @@ def _distribute(
             for outcome in outcomes:
                 if outcome.problem is not None:
                     failed.append(outcome)
-                    bar.write(f"{describe(outcome.task.run)} failed: {outcome.problem}")
+                    bar.write(f"{outcome.task} failed: {outcome.problem}")
                     if outcome.details:
                         bar.write(outcome.details)
             lost = {outcome.task.run.name for outcome in failed}
@@ -304,53 +200,8 @@ def _ready(waiting: list[Task], most: int, planned: set[str], output_dir: Path) 
 
 def _waits_for(task: Task, names: set[str], output_dir: Path) -> bool:
     """Whether a task starts from a model that is one of some runs and not trained yet."""
-    start = task.run.natural_run if task.run.strategy == "transfer" else None
+    start = task.start
     return start is not None and start.name in names and not runs.is_finished(start, output_dir)
-
-
-def describe(run: Run) -> str:
-    """A run in words: "mnist constant hot 6"; with what is unusual about it."""
-    words = [run.dataset, run.label]
-    if run.batch_norm is False:
-        words.append("without batch norm")
-    if run.dropout == 0:
-        words.append("without dropout")
-    if run.activation not in (None, "relu"):
-        words.append(f"with {run.activation}")
-    if run.seed:
-        words.append(f"seed {run.seed}")
-    return " ".join(words)
-
-
-def _set_up(threads: int) -> None:
-    """Prepares a process for its tasks."""
-    warnings.simplefilter("ignore")  # the process that started this one has told them
-    tf.get_logger().setLevel("ERROR")
-    # tqdm's own lock is one between processes, which a killed process would leave behind.
-    tqdm.tqdm.set_lock(threading.RLock())
-    use_threads(threads)
-    tf.config.experimental.enable_op_determinism()
-
-
-# In a worker: the datasets that it has read.
-_datasets: dict[str, data_lib.Data] = {}
-
-
-def _work(
-    task: Task, *, sources: Sources, threads: int, output_dir: Path, saved_models_dir: Path
-) -> None:
-    """A task, in a process of its own."""
-    run = task.run
-    if not _datasets:
-        _set_up(threads)
-    if run.dataset not in _datasets:
-        source = dataclasses.replace(sources, data_source=run.data_source)
-        _datasets[run.dataset] = source.load(run.dataset)
-    dataset = _datasets[run.dataset]
-    folders: Any = {"output_dir": output_dir, "saved_models_dir": saved_models_dir}
-    runs.train(run, dataset, progress=False, **folders)
-    runs.test(run, dataset, task.conditions, trials=task.trials, progress=False, **folders)
-    keras.backend.clear_session()
 
 
 class _Bar:

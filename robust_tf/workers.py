@@ -155,15 +155,20 @@ def _serve(connection: Any, function: Callable[[Any], None]) -> None:
             task = connection.recv()
         except EOFError:
             return
-        problem = details = None
-        try:
-            function(task)
-        except (InvalidArgument, Unavailable) as error:
-            problem = str(error)
-        except Exception as error:
-            problem = f"{type(error).__name__}: {one_line(error)}"
-            details = traceback.format_exc()
-        connection.send((problem, details))
+        connection.send(attempt(function, task))
+
+
+def attempt(
+    function: Callable[..., None], *arguments: Any, **named: Any
+) -> tuple[str | None, str | None]:
+    """Calls a function; returns what went wrong in it, and the details, as in `Outcome`."""
+    try:
+        function(*arguments, **named)
+    except (InvalidArgument, Unavailable) as error:
+        return str(error), None
+    except Exception as error:
+        return f"{type(error).__name__}: {one_line(error)}", traceback.format_exc()
+    return None, None
 
 
 def _exit_with_parent() -> None:

@@ -13,6 +13,7 @@ from robust_tf import experiments, results, sweeps
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.experiments import Selection
+from robust_tf.tasks import Sources, Task, plan
 from tests.conftest import ROOT, command_line
 from tests.test_pipeline import check_one_line, outcome
 
@@ -136,7 +137,7 @@ def test_a_sweep_on_a_disk_that_fills_goes_on_where_there_is_room(
 
 
 def test_a_model_that_fails_is_reported_and_the_others_go_on(command, sample, tmp_path):
-    data = sweeps.Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
+    data = Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
     options = {"epochs": 3, "strategy": "constant", "perturb": "hot"}
     failing = Options(**options, level=4).resolve(data)
     (tmp_path / "results").mkdir()
@@ -157,7 +158,7 @@ def test_a_model_that_fails_is_reported_and_the_others_go_on(command, sample, tm
 
 
 def test_transfer_fails_with_its_natural_model(command, tmp_path):
-    data = sweeps.Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
+    data = Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / f"{Options(epochs=3).resolve(data).name}.partial").write_text("")
     done = command(*GRID, "--strategies=transfer", "--levels=1", pipeline="pipelines.grid")
@@ -166,10 +167,10 @@ def test_transfer_fails_with_its_natural_model(command, tmp_path):
 
 
 def test_transfer_without_its_natural_model_in_the_plan_trains_that_first(tmp_path):
-    sources = sweeps.Sources(data_source="sample", train_examples=300, test_examples=200)
+    sources = Sources(data_source="sample", train_examples=300, test_examples=200)
     datasets = {"mnist": sources.load("mnist")}
     cells = [experiments.Cell("mnist", "transfer", "hot", 1)]
-    tasks = sweeps.plan(cells, {"epochs": 1}, datasets, trials=1)
+    tasks = plan(cells, {"epochs": 1}, datasets, trials=1)
     folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
     assert sweeps.carry_out("mine", tasks, sources, progress=False, **folders) == []
     runs = pd.read_csv(tmp_path / "results" / "mine" / "tables" / "runs.csv")
@@ -287,10 +288,10 @@ def test_bad_flags_give_one_line_and_exit_code_2(command, tmp_path, flag):
 
 def test_the_published_preset(sample):
     preset = experiments.PRESETS["published"]
-    data = sweeps.Sources(data_source="sample", preset="published").load("mnist")
+    data = Sources(data_source="sample", preset="published").load("mnist")
     assert data.train.divisor == data.test.divisor == 256
     cells = experiments.grid(Selection(("mnist",), perturbs=("hot", "blur"), levels=(3, 0.52)))
-    tasks = sweeps.plan(cells, {"preset": "published"}, {"mnist": data})
+    tasks = plan(cells, {"preset": "published"}, {"mnist": data})
     by_label = {task.run.label: task.run for task in tasks}
     hot = by_label["incremental hot 3"]
     assert hot.level == 3 and hot.perturbation.level == 4  # one more than the axis says
@@ -303,12 +304,12 @@ def test_the_published_preset(sample):
 
 def test_what_cannot_be_loaded_names_the_flag_of_sweeps():
     with pytest.raises(InvalidArgument, match="^datasets=no_such: expected the name of a TFDS"):
-        sweeps.Sources().load("no_such")
+        Sources().load("no_such")
 
 
 def test_examples_of_a_model_that_is_gone(small, tmp_path):
     run = Options(epochs=1, batch_size=50).resolve(small)
-    task = sweeps.Task(run, (), 1)
+    task = Task(run, (), 1)
     (tmp_path / run.name).mkdir()
     row = {"run": run.name, "saved_model": "gone/1"}
     pd.DataFrame([row]).to_csv(tmp_path / run.name / "runs.csv", index=False)
