@@ -1,14 +1,17 @@
 """What the command lines share: flags, errors of one line, exit codes."""
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from robust_tf import classifiers, data, experiments
+from robust_tf import classifiers, data, experiments, remote
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
 
 # The flags that are defined here belong to the pipeline that asks for them.
@@ -168,6 +171,27 @@ def kinds_to_test(perturb: str | None) -> tuple[str, ...]:
         if kind not in KINDS:
             raise InvalidArgument("eval", kind, f"auto, all, or some of {', '.join(KINDS)}")
     return tuple(asked)
+
+
+def check_outputs() -> None:
+    """Sees before the work that directories of this machine can be written.
+
+    Raises:
+        Unavailable: if one cannot.
+    """
+    for name, directory in _outputs().items():
+        if not remote.is_url(directory):
+            prepare_directory(name, directory)
+
+
+def outputs() -> contextlib.AbstractContextManager[dict[str, Path]]:
+    """The directories that the flags choose for outputs; see `remote.local`."""
+    return remote.local(_outputs())
+
+
+def _outputs() -> dict[str, str]:
+    names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
+    return {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
 
 
 def launch(main: Callable[[], None]) -> None:

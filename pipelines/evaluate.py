@@ -22,22 +22,18 @@ def main() -> None:
     kinds = app.kinds_to_test(None if perturb == "none" else perturb)
     conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
     dataset = app.load_data()
-    folder, table = classifiers.test(
-        classifier,
-        dataset,
-        conditions,
-        trials=values.trials,
-        seed=values.seed,
-        output_dir=values.output_dir,
-    )
+    with app.outputs() as folders:
+        folder, table = classifiers.test(
+            classifier, dataset, conditions, trials=values.trials, seed=values.seed, **folders
+        )
     print(
         f"\nAccuracy of {classifier.name} in percent, mean ± standard deviation over "
         f"{values.trials} trials on {len(dataset.test):,} test images of {dataset.name} "
         f"({dataset.source})\n"
     )
     print(results.comparison(table).to_string())
-    print(f"\nresults  {folder}")
-    print(f"figures  {folder}/figures")
+    print(f"\nresults  {values.output_dir}/{folder.name}")
+    print(f"figures  {values.output_dir}/{folder.name}/figures")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ _REFERENCE = flags.DEFINE_bool("reference", True, "Draw the published numbers in
 
 def main() -> None:
     """Runs what the flags say."""
-    page, markdown = report.write(_OUTPUT_DIR.value, _REFERENCE.value)
-    print(f"report  {page}")
-    print(f"        {markdown}")
+    with app.outputs() as folders:
+        written = report.write(folders["output_dir"], _REFERENCE.value)
+    for label, path in zip(("report", ""), written):
+        print(f"{label:6}  {_OUTPUT_DIR.value}/{path.name}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from robust_tf import experiments, models, results, runs
 from robust_tf.callbacks import RAMPS, Ramp
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
-from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
 from robust_tf.strategies import STRATEGIES
 
@@ -216,8 +215,7 @@ def main() -> None:
         app.kinds_to_test(options.perturb), bool(options.channel_blur)
     )
     if not _DRY_RUN.value:
-        prepare_directory("output_dir", values.output_dir)
-        prepare_directory("saved_models_dir", _SAVED_MODELS_DIR.value)
+        app.check_outputs()
     dataset = app.load_data(train_examples=_TRAIN_EXAMPLES.value, preset=values.preset)
     run = options.resolve(dataset)
     if _DRY_RUN.value:
@@ -230,23 +228,29 @@ def main() -> None:
     if compare_natural is None:
         compare_natural = _PRETRAINED.value is None
     both = [run.natural_run, run] if run.natural_run and compare_natural else [run]
-    folders = {"output_dir": values.output_dir, "saved_models_dir": _SAVED_MODELS_DIR.value}
     trials = []
-    for each in both:
-        if runs.is_finished(each, values.output_dir):
-            print(f"{each.label} is trained already: {values.output_dir}/{each.name}")
-        runs.train(each, dataset, tensorboard=_TENSORBOARD.value, **folders)
-        trials.append(runs.test(each, dataset, conditions, trials=values.trials, **folders))
-    table = pd.concat(trials, ignore_index=True)
-    figures = runs.draw(both, dataset, conditions, table, **folders)
-    finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]
+    with app.outputs() as folders:
+        for each in both:
+            if runs.is_finished(each, folders["output_dir"]):
+                print(f"{each.label} is trained already: {values.output_dir}/{each.name}")
+            runs.train(
+                each,
+                dataset,
+                saved_models_url=_SAVED_MODELS_DIR.value,
+                tensorboard=_TENSORBOARD.value,
+                **folders,
+            )
+            trials.append(runs.test(each, dataset, conditions, trials=values.trials, **folders))
+        table = pd.concat(trials, ignore_index=True)
+        figures = runs.draw(both, dataset, conditions, table, **folders)
+        finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]
     print(
         f"\nAccuracy in percent, mean ± standard deviation over {values.trials} trials on "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source})\n"
     )
     print(results.comparison(table).to_string())
-    print(f"\nresults     {figures.parent}")
-    print(f"figures     {figures}")
+    print(f"\nresults     {values.output_dir}/{run.name}")
+    print(f"figures     {values.output_dir}/{run.name}/figures")
     print(f"SavedModel  {finished['saved_model']}")
 
 

@@ -103,24 +103,32 @@ def run(experiment: str) -> None:
     options = {"preset": values.preset, "epochs": values.epochs}
     tasks = plan(cells, options, datasets, seeds=seeds, trials=values.trials)
     if values.dry_run:
-        _list(tasks, estimate.seconds(tasks, datasets), values.workers or 1)
+        with app.outputs() as folders:
+            _list(
+                tasks,
+                estimate.seconds(tasks, datasets),
+                values.workers or 1,
+                folders["output_dir"],
+            )
         return
     several = len({task.run.model for task in tasks}) > 1
-    failed = sweeps.carry_out(
-        experiment,
-        tasks,
-        sources,
-        workers=values.workers,
-        threads=threads,
-        cluster=cluster,
-        output_dir=values.output_dir,
-        saved_models_dir=values.saved_models_dir,
-        seconds=estimate.seconds(tasks, datasets) if several else None,
-    )
+    seconds = estimate.seconds(tasks, datasets) if several else None
+    with app.outputs() as folders:
+        failed = sweeps.carry_out(
+            experiment,
+            tasks,
+            sources,
+            workers=values.workers,
+            threads=threads,
+            cluster=cluster,
+            saved_models_url=values.saved_models_dir,
+            seconds=seconds,
+            **folders,
+        )
+        if experiment == "impact":
+            sweeps.save_examples(tasks, datasets, **folders)
+        figures.draw(experiment, folders["output_dir"], values.reference)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
-    if experiment == "impact":
-        sweeps.save_examples(tasks, datasets, values.output_dir, values.saved_models_dir)
-    figures.draw(experiment, values.output_dir, values.reference)
     print(f"tables   {values.output_dir}/{experiment}/tables")
     print(f"figures  {values.output_dir}/{experiment}/figures")
     if failed:
@@ -163,8 +171,7 @@ def _numbers(flag: str, kind: type) -> list:
     return list(dict.fromkeys(numbers))
 
 
-def _list(tasks: list[Task], seconds: dict[str, float], workers: int) -> None:
-    output_dir = Path(flags.FLAGS.output_dir)
+def _list(tasks: list[Task], seconds: dict[str, float], workers: int, output_dir: Path) -> None:
     left = 0.0
     for task in tasks:
         done = task.is_done(output_dir)

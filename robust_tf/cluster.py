@@ -14,7 +14,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import mirror
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
+from robust_tf.files import scratch_folder
 from robust_tf.workers import Outcome, attempt
 
 # A worker is replaced after so many tasks, so that no leak adds up.
@@ -336,10 +336,10 @@ def _carry_out(
         yield attempt(call, task, **directories)
         return
     with (
-        tempfile.TemporaryDirectory(prefix="robust_tf-") as scratch,
+        scratch_folder() as scratch,
         concurrent.futures.ThreadPoolExecutor(1) as thread,
     ):
-        own = {argument: Path(scratch, argument) for argument in directories}
+        own = {argument: scratch / argument for argument in directories}
         for directory in own.values():
             directory.mkdir()
         mirror.apply(ray.get(files), own)

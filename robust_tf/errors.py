@@ -21,6 +21,10 @@ class InvalidArgument(ValueError):
         super().__init__(f"{received}: expected {expected}")
         self.argument, self.value, self.expected = argument, value, expected
 
+    def with_value(self, value: Any) -> "InvalidArgument":
+        """The same error of another value."""
+        return InvalidArgument(self.argument, value, self.expected)
+
     def of(self, argument: str) -> "InvalidArgument":
         """The same error of an argument of another name."""
         return InvalidArgument(argument, self.value, self.expected)
@@ -39,6 +43,10 @@ class Unavailable(RuntimeError):
         """See the class."""
         super().__init__(f"{argument}={value}: {problem}")
         self.argument, self.value, self.problem = argument, value, problem
+
+    def with_value(self, value: Any) -> "Unavailable":
+        """The same error of another value."""
+        return Unavailable(self.argument, value, self.problem)
 
     def of(self, argument: str) -> "Unavailable":
         """The same error of an argument of another name."""

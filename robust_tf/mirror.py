@@ -1,7 +1,7 @@
 """Keeps folders the same in two places that share no file system.
 
 One side looks at its directories now and then and tells what has changed; the other
-does likewise. Files and folders appear there complete or not at all, as they did here.
+makes the same changes. A folder that is new there appears complete or not at all.
 """
 
 import dataclasses
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from robust_tf.files import new_folder, replacing
 
-# A folder directly in one of the directories: (the directory's argument, its name).
+# A folder directly in one of the directories: (the directory's argument, its name). With
+# the name "" it stands for the files directly in the directory.
 Folder = tuple[str, str]
 
 
@@ -35,12 +36,12 @@ class Changes:
 
 
 class Mirror:
-    """Looks for changes in the folders of some directories.
+    """Looks for changes in some directories; what is there at first counts as known.
 
     Names that begin with a dot are those of temporary files and left out.
 
     Args:
-        directories: by argument. What is there now counts as known.
+        directories: by argument.
     """
 
     def __init__(self, directories: Mapping[str, Path]):
@@ -48,51 +49,53 @@ class Mirror:
         self._directories = directories
         self._known = self._look()
 
-    def _look(self) -> dict[Folder, dict[str, tuple[int, int]]]:
-        """Time and size of all files."""
-        return {
-            (argument, folder.name): {
-                path.relative_to(folder).as_posix(): (path.stat().st_mtime_ns, path.stat().st_size)
-                for path in _files(folder)
-            }
-            for argument, directory in self._directories.items()
-            for folder in directory.iterdir()
-            if folder.is_dir() and not folder.name.startswith(".")
-        }
+    def forget(self) -> None:
+        """Makes all that is there count as changed."""
+        self._known = {}
 
     def changes(self) -> Changes:
         """What has changed since the last call; nothing while files are on the move."""
+        files: dict[Folder, dict[str, bytes | None]] = {}
         try:
             found = self._look()
-            files = {
-                (argument, name): {
-                    path: None
-                    if self._known.get((argument, name), {}).get(path) == stamp
-                    else (self._directories[argument] / name / path).read_bytes()
-                    for path, stamp in there.items()
-                }
-                for (argument, name), there in found.items()
-                if there != self._known.get((argument, name))
-            }
+            for (argument, name), there in found.items():
+                known = self._known.get((argument, name), {})
+                if there != known:
+                    folder = self._directories[argument] / name
+                    files[argument, name] = {
+                        path: None if known.get(path) == stamp else (folder / path).read_bytes()
+                        for path, stamp in there.items()
+                    }
         except FileNotFoundError:
             return Changes({})  # the next look will find them in their place
         gone = tuple(folder for folder in self._known if folder not in found)
         self._known = found
         return Changes(files, gone)
 
+    def _look(self) -> dict[Folder, dict[str, tuple[int, int]]]:
+        """Time and size of all files."""
+        found: dict[Folder, dict[str, tuple[int, int]]] = {}
+        for argument, directory in self._directories.items():
+            folders = [path.name for path in directory.iterdir() if path.is_dir()]
+            for name in ["", *(name for name in folders if not name.startswith("."))]:
+                files = {}
+                for path in paths(directory, name):
+                    status = (directory / name / path).stat()
+                    files[path] = (status.st_mtime_ns, status.st_size)
+                if name or files:
+                    found[argument, name] = files
+        return found
+
 
 def read(directories: Mapping[str, Path], folders: Iterable[Folder]) -> Changes:
     """The whole content of some folders; those that are not there are left out."""
-    return Changes(
-        {
-            (argument, name): {
-                path.relative_to(directories[argument] / name).as_posix(): path.read_bytes()
-                for path in _files(directories[argument] / name)
-            }
-            for argument, name in folders
-            if (directories[argument] / name).is_dir()
-        }
-    )
+    files: dict[Folder, dict[str, bytes | None]] = {}
+    for argument, name in folders:
+        folder = directories[argument] / name
+        if folder.is_dir():
+            found = paths(directories[argument], name)
+            files[argument, name] = {path: (folder / path).read_bytes() for path in found}
+    return Changes(files)
 
 
 def apply(changes: Changes, directories: Mapping[str, Path]) -> None:
@@ -103,21 +106,16 @@ def apply(changes: Changes, directories: Mapping[str, Path]) -> None:
     """
     for argument, directory in directories.items():
         for (of, name), files in changes.files.items():
-            if of == argument:
-                _apply(files, directory / name)
+            if of == argument and (directory / name).exists():
+                for path in paths(directory, name):
+                    if path not in files:
+                        (directory / name / path).unlink()
+                _write(files, directory / name)
+            elif of == argument:
+                with new_folder(directory / name) as temporary:
+                    _write(files, temporary)
     for argument, name in changes.gone:
         shutil.rmtree(directories[argument] / name, ignore_errors=True)
-
-
-def _apply(files: dict[str, bytes | None], folder: Path) -> None:
-    if not folder.exists():
-        with new_folder(folder) as temporary:
-            _write(files, temporary)
-        return
-    for path in _files(folder):
-        if path.relative_to(folder).as_posix() not in files:
-            path.unlink()
-    _write(files, folder)
 
 
 def _write(files: dict[str, bytes | None], folder: Path) -> None:
@@ -129,10 +127,11 @@ def _write(files: dict[str, bytes | None], folder: Path) -> None:
                 temporary.write_bytes(content)
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files in a folder and those below it."""
+def paths(directory: Path, name: str) -> list[str]:
+    """The paths of a folder's files, in it; see `Folder`."""
     found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in sorted(names) if not name.startswith(".")]
+    for parent, folders, files in os.walk(directory / name):
+        folders[:] = sorted(folder for folder in folders if name and not folder.startswith("."))
+        inside = Path(parent).relative_to(directory / name)
+        found += [(inside / file).as_posix() for file in sorted(files) if file[0] != "."]
     return found
