@@ -3,13 +3,13 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tensorflow as tf
 from absl import app, flags, logging
 
-from robust_tf import classifiers, data, experiments, remote
+from robust_tf import classifiers, data, experiments, models, remote, training
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
@@ -126,6 +126,35 @@ def define_preset_flag() -> None:
         list(experiments.PRESETS),
         "Where the paper's text and its figures differ: as the text says, or as the published "
         "figures were made (order, number and range of MNIST's training images included).",
+    )
+
+
+def define_device_flags(distributions: Iterable[str]) -> None:
+    """Defines the flags that say what trains a model, and how it computes.
+
+    Args:
+        distributions: which of `distribution.DISTRIBUTIONS` can be chosen.
+    """
+    flags.DEFINE_enum(
+        "distribute",
+        "none",
+        distributions,
+        "none: train on one device; mirrored: share each batch between all GPUs; multiworker: "
+        "likewise on several machines, each with its TF_CONFIG and the same command."
+        if "multiworker" in distributions
+        else "none: train a model on one device; mirrored: share each batch between all GPUs.",
+    )
+    flags.DEFINE_enum(
+        "precision",
+        None,
+        models.PRECISIONS,
+        "What layers compute in. By default float32, or as in a pretrained model.",
+    )
+    flags.DEFINE_enum(
+        "jit_compile",
+        "auto",
+        training.JIT_COMPILE,
+        "Whether XLA compiles the training step; auto: on a single GPU.",
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import experiments, models, results, runs
+from robust_tf import distribution, experiments, models, results, runs
 from robust_tf.callbacks import RAMPS, Ramp
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
@@ -164,6 +164,7 @@ _DROP_REMAINDER = flags.DEFINE_bool(
     "Leave out the training images of an epoch that do not fill a batch. "
     f"{_by_preset('drop_remainder')}.",
 )
+app.define_device_flags(distribution.DISTRIBUTIONS)
 app.define_test_flags()
 _COMPARE_NATURAL = flags.DEFINE_bool(
     "compare_natural",
@@ -209,8 +210,13 @@ def main() -> None:
         shuffle=_SHUFFLE.value,
         drop_remainder=_DROP_REMAINDER.value,
         standardize=_STANDARDIZE.value,
+        precision=values.precision,
+        jit_compile=values.jit_compile,
+        distribute=values.distribute,
         seed=values.seed,
     )
+    # Before anything is computed, as TensorFlow wants it where there are several machines.
+    chief = _DRY_RUN.value or distribution.is_chief(distribution.create(options.distribute))
     conditions = experiments.test_conditions(
         app.kinds_to_test(options.perturb), bool(options.channel_blur)
     )
@@ -240,7 +246,12 @@ def main() -> None:
                 tensorboard=_TENSORBOARD.value,
                 **folders,
             )
+            if not chief:
+                print(f"{each.label} is trained; the first worker tests it")
+                continue
             trials.append(runs.test(each, dataset, conditions, trials=values.trials, **folders))
+        if not chief:
+            return
         table = pd.concat(trials, ignore_index=True)
         figures = runs.draw(both, dataset, conditions, table, **folders)
         finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]

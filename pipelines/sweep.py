@@ -38,6 +38,7 @@ def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
         "train_examples", None, "Train on this many images, the first. By default on all."
     )
     flags.DEFINE_integer("epochs", None, "Passes over the training images; by default the paper's.")
+    app.define_device_flags(("none", "mirrored"))
     flags.DEFINE_integer(
         "trials", experiments.TRIALS, "Passes over the test images for a random perturbation."
     )
@@ -100,7 +101,10 @@ def run(experiment: str) -> None:
     threads = sweeps.threads_of_each(values.workers, values.threads, cluster)
     machine.use_threads(threads)
     datasets = {name: sources.load(name) for name in dict.fromkeys(cell.dataset for cell in cells)}
-    options = {"preset": values.preset, "epochs": values.epochs}
+    options = {
+        name: values[name].value
+        for name in ("preset", "epochs", "precision", "jit_compile", "distribute")
+    }
     tasks = plan(cells, options, datasets, seeds=seeds, trials=values.trials)
     if values.dry_run:
         with app.outputs() as folders:

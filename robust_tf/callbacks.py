@@ -135,12 +135,14 @@ class Backup(keras.callbacks.Callback):
 
     Args:
         directory: where to keep it; made if absent.
+        write: whether to save states, not only to go on from them.
     """
 
-    def __init__(self, directory: str | os.PathLike):
+    def __init__(self, directory: str | os.PathLike, write: bool = True):
         """See the class."""
         super().__init__()
         self.directory = Path(directory)
+        self._write = write
 
     def completed_epochs(self) -> int:
         """How many epochs the state in the directory has behind it; 0 without one."""
@@ -164,10 +166,14 @@ class Backup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Prepares the directory."""
+        if not self._write:
+            return
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Saves the state."""
+        if not self._write:
+            return
         self._rows.append({"epoch": epoch + 1, **(logs or {})})
         with replacing(self._history) as path:
             pd.DataFrame(self._rows).to_csv(path, index=False)

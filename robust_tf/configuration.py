@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from robust_tf import experiments, models, results, saved_models
+from robust_tf import distribution, experiments, models, results, saved_models, training
 from robust_tf.callbacks import Ramp
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
@@ -31,6 +31,7 @@ _OF_PRESET = (
     "shuffle",
     "drop_remainder",
 )
+_LATER = {"precision": "float32", "jit_compile": "auto", "distribute": "none"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,9 @@ class Options:
         shuffle*: a new order of the training images in each epoch.
         drop_remainder*: leave out the images of an epoch that do not fill a batch.
         standardize: "pixel", "global" or "none".
+        precision: one of `models.PRECISIONS`.
+        jit_compile: one of `training.JIT_COMPILE`.
+        distribute: one of `distribution.DISTRIBUTIONS`.
         seed: decides everything that is random.
 
     Raises:
@@ -98,6 +102,9 @@ class Options:
     shuffle: bool | None = None
     drop_remainder: bool | None = None
     standardize: str | None = None
+    precision: str | None = None
+    jit_compile: str = "auto"
+    distribute: str = "none"
     seed: int = 0
 
     def __post_init__(self):
@@ -116,6 +123,12 @@ class Options:
             raise InvalidArgument("extra_pixels", self.extra_pixels, "a whole number from 0 on")
         if self.standardize is not None:
             _check_choice("standardize", self.standardize, models.STANDARDIZATIONS)
+        if self.precision is not None:
+            _check_choice("precision", self.precision, models.PRECISIONS)
+        _check_choice("jit_compile", self.jit_compile, training.JIT_COMPILE)
+        _check_choice("distribute", self.distribute, distribution.DISTRIBUTIONS)
+        if self.jit_compile == "on" and self.distribute != "none":
+            raise InvalidArgument("jit_compile", "on", f"off with distribute={self.distribute}")
         if self.model is not None and self.pretrained is None:
             _check_choice("model", self.model, models.MODELS)
         if self.strategy != "transfer":
@@ -185,7 +198,14 @@ class Options:
             Unavailable: if `pretrained` is no SavedModel that can be reloaded.
         """
         if self.pretrained is not None:
-            network = ("model", "standardize", "batch_norm", "dropout", "activation")
+            network = (
+                "model",
+                "standardize",
+                "batch_norm",
+                "dropout",
+                "activation",
+                "precision",
+            )
             self._refuse(*network, because="pretrained, which decides it")
         examples = len(data.train)
         model = self.model or experiments.default_model(data.image_shape)
@@ -199,6 +219,7 @@ class Options:
             "dropout": spec.dropout,
             "activation": spec.activation,
             "standardize": "pixel",
+            "precision": "float32",
             "head_units": experiments.HEAD_UNITS[model] if self.strategy == "transfer" else None,
         }
         asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(Options)}
@@ -248,6 +269,7 @@ class Options:
             "start": saved_models.fingerprint(folder),
             "model": trained.name,
             "standardize": names["standardization"].mode if "standardization" in names else "none",
+            "precision": models.precision_of(trained),
             **{"batch_norm": None, "dropout": None, "activation": None},  # whatever it has
         }
 
@@ -281,6 +303,7 @@ class Run(Options):
     ramp_start: float
     ramp_end: float
     standardize: str
+    precision: str
     natural_run: "Run | None"
     start: str | None
     dataset: str
@@ -307,6 +330,8 @@ class Run(Options):
             unused |= {"start", "head_units", "freeze_base", "keep_standardization"}
         elif self.freeze_base:
             unused |= {"keep_standardization"}
+        # Later settings, at their defaults, leave the names that runs had before them.
+        unused |= {key for key, value in _LATER.items() if getattr(self, key) == value}
         used = {key: value for key, value in vars(self).items() if key not in unused}
         digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
         return file_name(f"{self.dataset} {self.label} {digest}")
@@ -328,6 +353,7 @@ class Run(Options):
                 data.image_shape,
                 classes,
                 standardize=self.standardize,
+                precision=self.precision,
                 seed=self.seed,
                 batch_norm=self.batch_norm,
                 dropout=self.dropout,

@@ -32,7 +32,14 @@ def seconds(tasks: Iterable[Task], datasets: Mapping[str, Data]) -> dict[str, fl
     estimates = {}
     for task in tasks:
         run = task.run
-        key = (run.dataset, run.model, run.batch_size, run.batch_norm, run.activation)
+        key = (
+            run.dataset,
+            run.model,
+            run.batch_size,
+            run.batch_norm,
+            run.activation,
+            run.precision,
+        )
         if key not in measured:
             measured[key] = _measure(run, datasets[run.dataset])
         start, an_image, a_test_image = measured[key]
@@ -54,6 +61,7 @@ def _measure(run: Run, data: Data) -> tuple[float, float, float]:
         learning_rate=run.learning_rate,
         beta_1=run.beta_1,
         steps_per_epoch=math.ceil(run.train_examples / run.batch_size),
+        jit_compile=run.jit_compile,
     )
     index = tf.range(run.batch_size)
     batch = data.train.images_at(index), tf.gather(data.train.labels, index)

@@ -16,6 +16,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.seeds import stream_int
 
 STANDARDIZATIONS = ("pixel", "global", "none")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "gelu", "silu")
 
 _BATCH_NORM_EPSILON = 1e-5
@@ -219,6 +220,7 @@ def build(
     classes: int,
     *,
     standardize: str = "pixel",
+    precision: str = "float32",
     seed: int = 0,
     **changes: Any,
 ) -> keras.Model:
@@ -229,6 +231,7 @@ def build(
         image_shape: (H, W, C).
         classes: number of classes.
         standardize: as in `build_cnn`.
+        precision: as in `build_cnn`.
         seed: as in `build_cnn`.
         **changes: attributes of the network's `CNN` that are to be others.
 
@@ -242,7 +245,15 @@ def build(
         raise InvalidArgument("model", name, f"one of {', '.join(MODELS)}")
     spec = dataclasses.replace(MODELS[name], **changes)
     try:
-        return build_cnn(spec, image_shape, classes, standardize=standardize, seed=seed, name=name)
+        return build_cnn(
+            spec,
+            image_shape,
+            classes,
+            standardize=standardize,
+            precision=precision,
+            seed=seed,
+            name=name,
+        )
     except InvalidArgument:
         raise
     except ValueError as error:  # Keras: an output would have no pixels left
@@ -257,6 +268,7 @@ def build_cnn(
     classes: int,
     *,
     standardize: str = "pixel",
+    precision: str = "float32",
     seed: int = 0,
     name: str = "cnn",
 ) -> keras.Model:
@@ -268,6 +280,8 @@ def build_cnn(
         classes: number of classes.
         standardize: "pixel", "global" or "none"; the layer named "standardization"
             changes nothing until it is adapted.
+        precision: "float32", or the mixed precision that layers compute in; weights,
+            standardisation and logits are float32 in any case.
         seed: decides the initial weights and the dropout.
         name: the model's name.
 
@@ -276,11 +290,13 @@ def build_cnn(
         float32 [B, classes]. The input of its layer "logits" are the features.
 
     Raises:
-        InvalidArgument: if `standardize` is unknown.
+        InvalidArgument: if `standardize` or `precision` is unknown.
         ValueError: if an image is too small for the convolutions (from Keras).
     """
     if standardize not in STANDARDIZATIONS:
         raise InvalidArgument("standardize", standardize, f"one of {', '.join(STANDARDIZATIONS)}")
+    if precision not in PRECISIONS:
+        raise InvalidArgument("precision", precision, f"one of {', '.join(PRECISIONS)}")
 
     images = x = keras.Input(image_shape, name="images")
     if standardize != "none":
@@ -293,27 +309,33 @@ def build_cnn(
             conv.padding,
             use_bias=not spec.batch_norm,  # batch norm would cancel it
             kernel_initializer=_initializer(seed, f"conv_{i}"),
+            dtype=precision,
             name=f"conv_{i}",
         )(x)
         if spec.batch_norm:
             x = BatchNormalization(
                 momentum=_BATCH_NORM_MOMENTUM,
                 epsilon=_BATCH_NORM_EPSILON,
+                dtype=precision,
                 name=f"batch_norm_{i}",
             )(x)
-        x = keras.layers.Activation(spec.activation, name=f"activation_{i}")(x)
+        x = keras.layers.Activation(spec.activation, dtype=precision, name=f"activation_{i}")(x)
         if conv.pool > 1:
-            x = keras.layers.MaxPooling2D(conv.pool, name=f"pool_{i}")(x)
+            x = keras.layers.MaxPooling2D(conv.pool, dtype=precision, name=f"pool_{i}")(x)
             if spec.dropout:
                 x = keras.layers.Dropout(
-                    spec.dropout, seed=stream_int(seed, f"dropout/{i}"), name=f"dropout_{i}"
+                    spec.dropout,
+                    seed=stream_int(seed, f"dropout/{i}"),
+                    dtype=precision,
+                    name=f"dropout_{i}",
                 )(x)
-    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Flatten(dtype=precision, name="flatten")(x)
     for i, units in enumerate(spec.dense_units, start=1):
         x = keras.layers.Dense(
             units,
             activation=spec.activation,
             kernel_initializer=_initializer(seed, f"dense_{i}"),
+            dtype=precision,
             name=f"dense_{i}",
         )(x)
     return keras.Model(images, _logits(x, classes, seed), name=name)
@@ -369,9 +391,16 @@ def with_new_head(
             units,
             activation="relu",
             kernel_initializer=_initializer(seed, f"head_{i}"),
+            dtype=precision_of(pretrained),
             name=f"head_{i}",
         )(x)
     return keras.Model(base.input, _logits(x, classes, seed), name=pretrained.name)
+
+
+def precision_of(model: keras.Model) -> str:
+    """The precision that a model computes in; see `build_cnn`."""
+    precisions = {layer.dtype_policy.name for layer in model.layers} - {"float32"}
+    return precisions.pop() if precisions else "float32"
 
 
 def features(model: keras.Model) -> keras.Model:
@@ -393,4 +422,7 @@ def _initializer(seed: int, layer: str) -> keras.initializers.Initializer:
 
 def _logits(x: keras.KerasTensor, classes: int, seed: int) -> keras.KerasTensor:
     initializer = _initializer(seed, "logits")
-    return keras.layers.Dense(classes, kernel_initializer=initializer, name="logits")(x)
+    layer = keras.layers.Dense(
+        classes, kernel_initializer=initializer, dtype="float32", name="logits"
+    )
+    return layer(x)

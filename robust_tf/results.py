@@ -41,6 +41,9 @@ RUN_COLUMNS = [
     "dropout",
     "activation",
     "standardize",
+    "precision",
+    "jit_compile",
+    "distribute",
     "extra_pixels",
     "fresh",
     "ramp",
@@ -59,6 +62,7 @@ RUN_COLUMNS = [
     "seconds",
     "images_per_second",
     "threads",
+    "devices",
     "machine",
     "saved_model",
     "tensorflow_version",
@@ -205,6 +209,8 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = pd.concat(tables, ignore_index=True) if tables else known
+            # Runs of earlier versions lack the columns that came later.
+            table = table.reindex(columns=[*columns, *(set(table) - set(columns))])
             write(table, path, columns)
 
 

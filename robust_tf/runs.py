@@ -4,6 +4,7 @@ This is the one place that knows their order and the files of a run's folder.
 """
 
 import contextlib
+import functools
 import os
 import shutil
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ import pandas as pd
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import examples, machine, plots, results, saved_models, training
+from robust_tf import distribution, examples, machine, plots, results, saved_models, training
 from robust_tf import trials as trials_lib
 from robust_tf.callbacks import Backup, Ramp
 from robust_tf.configuration import Run
@@ -22,7 +23,7 @@ from robust_tf.data import Data
 from robust_tf.errors import Unavailable
 from robust_tf.evaluation import Condition, Evaluator
 from robust_tf.files import locked, prepare_directory, writing_to
-from robust_tf.strategies import STRATEGIES, Settings
+from robust_tf.strategies import STRATEGIES, Settings, Training
 
 _BACKUP = "backup"
 
@@ -58,7 +59,8 @@ def train(
     A finished run is left as it is; a stopped one goes on after its last whole epoch.
     Transfer trains its natural run first, unless that is finished or the run names a
     pretrained model.
-    Until it is finished, its files lie in `<output_dir>/<run>.partial/`.
+    Until it is finished, its files lie in `<output_dir>/<run>.partial/`. Of several workers
+    (distribute "multiworker") the first writes them, in directories that all must see.
 
     Args:
         run: resolved for `data`.
@@ -91,6 +93,10 @@ def train(
             tensorboard=tensorboard,
             progress=progress,
         )
+    if not distribution.is_chief(distribution.create(run.distribute)):
+        _fit(run, data, partial, saved_models_dir)
+        distribution.wait_for(folder)
+        return folder
     with locked(partial):
         if is_finished(run, output_dir):  # by the process that we waited for
             with contextlib.suppress(OSError):
@@ -116,7 +122,48 @@ def _fit_and_export(
     progress: bool,
 ) -> tuple[dict, pd.DataFrame]:
     """The run as a row of `runs.csv`, and its history."""
-    backup = Backup(partial / _BACKUP)
+    started, history = _fit(run, data, partial, saved_models_dir, tensorboard, progress)
+    model = started.model
+    if run.distribute != "none":
+        build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
+        model = distribution.on_one_device(model, build)
+    with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
+        saved_model = saved_models.export(
+            model,
+            saved_models_dir / run.name,
+            label_names=data.label_names,
+            training=run.columns(),
+            example=data.test.images[0].numpy(),
+        )
+    seconds = history["seconds"].sum()
+    row = {
+        **run.columns(),
+        "train_accuracy": history["accuracy"].iloc[-1],
+        "natural_accuracy": Evaluator(model, data.test, run.seed).accuracy(None),
+        "seconds": seconds,
+        "images_per_second": run.epochs * started.examples / seconds,
+        "threads": machine.threads(),
+        "devices": started.settings.distribution.num_replicas_in_sync,
+        "machine": machine.name(),
+        "saved_model": saved_model.relative_to(saved_models_dir).as_posix(),
+        "tensorflow_version": tf.__version__,
+        "keras_version": keras.__version__,
+        "robust_tf_version": robust_tf.__version__,
+    }
+    return row, history
+
+
+def _fit(
+    run: Run,
+    data: Data,
+    partial: Path,
+    saved_models_dir: Path,
+    tensorboard: bool = False,
+    progress: bool = False,
+) -> tuple[Training, pd.DataFrame]:
+    """What was trained, and its history."""
+    devices = distribution.create(run.distribute)
+    backup = Backup(partial / _BACKUP, write=distribution.is_chief(devices))
     settings = Settings(
         epochs=run.epochs,
         batch_size=run.batch_size,
@@ -128,52 +175,32 @@ def _fit_and_export(
         shuffle=run.shuffle,
         drop_remainder=run.drop_remainder,
         initial_epoch=backup.completed_epochs(),
+        distribution=devices,
     )
-    pretrained = _pretrained(run, partial.parent, saved_models_dir)
-    started = STRATEGIES[run.strategy](
-        data.train, lambda: run.build_model(data, pretrained), settings
-    )
+    build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
+    started = STRATEGIES[run.strategy](data.train, build, settings)
     with writing_to("output_dir", partial.parent):
         history = training.fit(
             started,
             learning_rate=run.learning_rate,
             beta_1=run.beta_1,
+            jit_compile=run.jit_compile,
             backup=backup,
             tensorboard_dir=partial / "tensorboard" if tensorboard else None,
             label=f"training {run.label}" if progress else None,
         )
-    with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
-        saved_model = saved_models.export(
-            started.model,
-            saved_models_dir / run.name,
-            label_names=data.label_names,
-            training=run.columns(),
-            example=data.test.images[0].numpy(),
-        )
-    seconds = history["seconds"].sum()
-    row = {
-        **run.columns(),
-        "train_accuracy": history["accuracy"].iloc[-1],
-        "natural_accuracy": Evaluator(started.model, data.test, run.seed).accuracy(None),
-        "seconds": seconds,
-        "images_per_second": run.epochs * started.examples / seconds,
-        "threads": machine.threads(),
-        "machine": machine.name(),
-        "saved_model": saved_model.relative_to(saved_models_dir).as_posix(),
-        "tensorflow_version": tf.__version__,
-        "keras_version": keras.__version__,
-        "robust_tf_version": robust_tf.__version__,
-    }
-    return row, history
+    return started, history
 
 
-def _pretrained(run: Run, output_dir: Path, saved_models_dir: Path) -> keras.Model | None:
-    """What transfer starts from."""
+def _build_model(run: Run, data: Data, output_dir: Path, saved_models_dir: Path) -> keras.Model:
+    """The model that training starts from."""
+    pretrained = None
     if run.pretrained is not None:
-        return saved_models.load(saved_models.find("pretrained", run.pretrained), "pretrained")
-    if run.strategy == "transfer" and run.natural_run:
-        return load_model(run.natural_run, output_dir, saved_models_dir)
-    return None
+        folder = saved_models.find("pretrained", run.pretrained)
+        pretrained = saved_models.load(folder, "pretrained")
+    elif run.strategy == "transfer" and run.natural_run:
+        pretrained = load_model(run.natural_run, output_dir, saved_models_dir)
+    return run.build_model(data, pretrained)
 
 
 def test(

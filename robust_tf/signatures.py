@@ -45,11 +45,11 @@ def servable(model: keras.Model) -> tuple[tf.Module, dict[str, Callable]]:
 
     @tf.function(input_signature=[images_spec])
     def features_training(images: tf.Tensor) -> tf.Tensor:
-        return features_of(checked(images, shape), training=True)
+        return tf.cast(features_of(checked(images, shape), training=True), tf.float32)
 
     @tf.function(input_signature=[images_spec])
     def features(images: tf.Tensor) -> tf.Tensor:
-        return features_of(checked(images, shape), training=False)
+        return tf.cast(features_of(checked(images, shape), training=False), tf.float32)
 
     @tf.function(input_signature=[images_spec])
     def named_features(images: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from robust_tf import distribution as distribution_lib
 from robust_tf import machine
 from robust_tf.callbacks import PerturbedFraction, Ramp
 from robust_tf.data import Split, without_autotuning
@@ -49,6 +50,7 @@ class Settings:
         shuffle: a new order of the examples in each epoch; else that of their indices.
         drop_remainder: leave out the examples of an epoch that do not fill a batch.
         initial_epoch: the first epoch to make batches for, from 0.
+        distribution: the devices that share each batch; see `distribution.create`.
     """
 
     epochs: int
@@ -61,6 +63,9 @@ class Settings:
     shuffle: bool = True
     drop_remainder: bool = False
     initial_epoch: int = 0
+    distribution: tf.distribute.Strategy = dataclasses.field(
+        default_factory=tf.distribute.get_strategy
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +75,8 @@ class Training:
     Attributes:
         model: the starting model, standardisation adapted, not compiled.
         batches: (float32 images [B, H, W, C] in [0, 1], int64 labels [B]) of all epochs
-            from `settings.initial_epoch` on, one after another.
+            from `settings.initial_epoch` on, one after another; of R devices each has every
+            R-th image of a batch.
         steps_per_epoch: batches an epoch.
         examples: images an epoch.
         settings: what it was made from.
@@ -78,7 +84,7 @@ class Training:
     """
 
     model: keras.Model
-    batches: tf.data.Dataset
+    batches: tf.data.Dataset | tf.distribute.DistributedDataset
     steps_per_epoch: int
     examples: int
     settings: Settings
@@ -190,16 +196,29 @@ def _training(
             return perturbed_at(index, tf.constant(0, tf.int64))
         return split.images_at(index)
 
-    model = build_model()
+    with settings.distribution.scope():
+        model = build_model()
     for layer in model.layers:
         if adapt and layer.name == "standardization":
             layer.adapt(_mapped(_indices(len(split)), presented))
     examples = len(split)
     if settings.drop_remainder:
         examples -= examples % settings.batch_size
+    devices = settings.distribution.num_replicas_in_sync
+
+    def batches_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        here = devices // context.num_input_pipelines
+        first = context.input_pipeline_id * here
+        return _batches(split, settings, examples, fraction, perturbed_at, first, here)
+
+    if devices > 1:
+        distribution_lib.synchronize(model)
+        batches = settings.distribution.distribute_datasets_from_function(batches_of)
+    else:
+        batches = _batches(split, settings, examples, fraction, perturbed_at)
     return Training(
         model=model,
-        batches=_batches(split, settings, examples, fraction, perturbed_at),
+        batches=batches,
         steps_per_epoch=math.ceil(examples / settings.batch_size),
         examples=examples,
         settings=settings,
@@ -213,10 +232,19 @@ def _batches(
     examples: int,
     fraction: PerturbedFraction,
     perturbed_at: ImagesAt,
+    first: int = 0,
+    here: int = 1,
 ) -> tf.data.Dataset:
-    """All epochs in one dataset, so that every batch knows its epoch."""
-    batch_size = settings.batch_size
-    static_size = batch_size if examples % batch_size == 0 else None
+    """All epochs in one dataset, so that every batch knows its epoch.
+
+    It has the batches of the devices from `first` on, `here` in number, in turn.
+    """
+    batch_size, devices = settings.batch_size, settings.distribution.num_replicas_in_sync
+    steps, last = math.ceil(examples / batch_size), (examples - 1) % batch_size + 1
+    if batch_size % devices or last % devices:
+        expected = f"batches that {devices} devices can share equally; the last one has {last}"
+        raise InvalidArgument("batch_size", batch_size, expected)
+    static_size = batch_size // devices if last == batch_size else None
     shuffle_seed = stream_seed(settings.seed, "shuffle")
 
     def indices(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -225,20 +253,28 @@ def _batches(
             seed = fold_in(shuffle_seed, epoch)
             order = tf.random.experimental.stateless_shuffle(order, seed)
         order = order[:examples]
-        starts = tf.data.Dataset.range(0, examples, batch_size)
-        return starts.map(lambda start: (epoch, order[start : start + batch_size]))
 
-    def batch(epoch: tf.Tensor, index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def of_device(place: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            start = place // here * batch_size
+            return epoch, order[start : start + batch_size], first + place % here
+
+        return tf.data.Dataset.range(steps * here).map(of_device)
+
+    def batch(epoch: tf.Tensor, index: tf.Tensor, device: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # Of a shuffled batch the first ones are a random choice; the paper's figures come
         # from a slice of batches that were not shuffled.
         count = fraction.count(epoch, tf.size(index))
+        if devices > 1:  # in turn, so that each has as many of the perturbed ones
+            device = tf.cast(device, tf.int32)
+            index = index[device::devices]
+            count = tf.maximum(0, -((device - count) // devices))
         parts = [perturbed_at(index[:count], epoch), split.images_at(index[count:])]
         images = tf.concat(parts, axis=0)
         images = tf.ensure_shape(images, [static_size, *split.image_shape])
         return images, tf.ensure_shape(tf.gather(split.labels, index), [static_size])
 
     epochs = tf.data.Dataset.range(settings.initial_epoch, settings.epochs)
-    return _mapped(epochs.flat_map(indices), batch).prefetch(_PREFETCHED)
+    return _mapped(epochs.flat_map(indices), batch).prefetch(_PREFETCHED * here)
 
 
 def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:

@@ -8,7 +8,11 @@ import pandas as pd
 import tensorflow as tf
 
 from robust_tf import callbacks as callbacks_lib
+from robust_tf import models
+from robust_tf.errors import InvalidArgument
 from robust_tf.strategies import Training
+
+JIT_COMPILE = ("auto", "on", "off")
 
 # A step of a model with fewer parameters takes about as long as Keras takes to start one;
 # so many steps, at most, are started at once.
@@ -17,7 +21,12 @@ _STEPS_AT_ONCE = 20
 
 
 def compile_model(
-    model: keras.Model, *, learning_rate: float, beta_1: float, steps_per_epoch: int = 1
+    model: keras.Model,
+    *,
+    learning_rate: float,
+    beta_1: float,
+    steps_per_epoch: int = 1,
+    jit_compile: str = "auto",
 ) -> None:
     """Compiles a classifier that returns logits: Adam on the cross-entropy (section IV).
 
@@ -26,16 +35,26 @@ def compile_model(
         learning_rate: Adam's step size, above 0.
         beta_1: decay of Adam's mean of gradients, in [0, 1).
         steps_per_epoch: how many steps an epoch will have.
+        jit_compile: whether XLA compiles the training step: "on", "off", or "auto": on one
+            GPU. It trains these networks 2 to 4 times slower on CPUs, and cannot compile
+            what devices have to say to each other.
     """
-    most = _STEPS_AT_ONCE if model.count_params() < _SMALL_MODEL else 1
+    if jit_compile not in JIT_COMPILE:
+        raise InvalidArgument("jit_compile", jit_compile, f"one of {', '.join(JIT_COMPILE)}")
+    one_device = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    one_gpu = one_device and bool(tf.config.list_physical_devices("GPU"))
+    optimizer = keras.optimizers.Adam(learning_rate, beta_1=beta_1, beta_2=0.999)
+    if models.precision_of(model) == "mixed_float16":  # small gradients would become 0
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    # On several devices TensorFlow fails to take several steps at once.
+    most = _STEPS_AT_ONCE if one_device and model.count_params() < _SMALL_MODEL else 1
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate, beta_1=beta_1, beta_2=0.999),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         # A divisor, or an epoch would take steps of the next one.
         steps_per_execution=max(n for n in range(1, most + 1) if steps_per_epoch % n == 0),
-        # XLA trains these networks 2 to 4 times slower on CPUs.
-        jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+        jit_compile=jit_compile == "on" or (jit_compile == "auto" and one_gpu),
     )
 
 
@@ -44,6 +63,7 @@ def fit(
     *,
     learning_rate: float,
     beta_1: float,
+    jit_compile: str = "auto",
     backup: callbacks_lib.Backup | None = None,
     tensorboard_dir: str | os.PathLike | None = None,
     label: str | None = None,
@@ -58,6 +78,7 @@ def fit(
         training: from a strategy.
         learning_rate: as in `compile_model`.
         beta_1: as in `compile_model`.
+        jit_compile: as in `compile_model`.
         backup: keeps the state after each epoch.
         tensorboard_dir: where to write TensorBoard logs.
         label: the progress bar's label; no bar without one.
@@ -68,12 +89,14 @@ def fit(
         images_per_second.
     """
     settings = training.settings
-    compile_model(
-        training.model,
-        learning_rate=learning_rate,
-        beta_1=beta_1,
-        steps_per_epoch=training.steps_per_epoch,
-    )
+    with settings.distribution.scope():
+        compile_model(
+            training.model,
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            steps_per_epoch=training.steps_per_epoch,
+            jit_compile=jit_compile,
+        )
     earlier = backup.restore(training.model) if backup else pd.DataFrame()
     callbacks = [*training.callbacks, callbacks_lib.Throughput(training.examples)]
     if tensorboard_dir:
@@ -86,15 +109,49 @@ def fit(
                 label, settings.epochs, settings.initial_epoch, training.steps_per_epoch
             )
             callbacks.append(stack.enter_context(contextlib.closing(progress)))
-        history = training.model.fit(
-            training.batches,
-            epochs=settings.epochs,
-            initial_epoch=settings.initial_epoch,
-            steps_per_epoch=training.steps_per_epoch,
-            callbacks=callbacks,
-            shuffle=False,  # the batches are shuffled already
-            verbose=0,
-        )
+        if settings.distribution.num_replicas_in_sync > 1:
+            history = _fit_on_devices(training, callbacks)
+        else:
+            history = training.model.fit(
+                training.batches,
+                epochs=settings.epochs,
+                initial_epoch=settings.initial_epoch,
+                steps_per_epoch=training.steps_per_epoch,
+                callbacks=callbacks,
+                shuffle=False,  # the batches are shuffled already
+                verbose=0,
+            )
     rows = pd.DataFrame(history.history)
     rows.insert(0, "epoch", [epoch + 1 for epoch in history.epoch])
     return pd.concat([earlier, rows], ignore_index=True)
+
+
+def _fit_on_devices(
+    training: Training, callbacks: list[keras.callbacks.Callback]
+) -> keras.callbacks.History:
+    """As `keras.Model.fit`, which fails where the devices are those of several workers."""
+    model, distribution = training.model, training.settings.distribution
+    with distribution.scope():  # variables that a traced step must find made
+        model.optimizer.build(model.trainable_variables)
+        for metric in model.metrics:
+            if not getattr(metric, "built", True):
+                metric.build(keras.KerasTensor([None], "int64"), model.output)
+
+    @tf.function
+    def step(iterator: tf.distribute.DistributedIterator) -> None:
+        distribution.run(model.train_step, args=(next(iterator),))
+
+    history = keras.callbacks.History()
+    each = keras.callbacks.CallbackList([*callbacks, history], model=model)
+    iterator = iter(training.batches)
+    each.on_train_begin()
+    for epoch in range(training.settings.initial_epoch, training.settings.epochs):
+        model.reset_metrics()
+        each.on_epoch_begin(epoch)
+        for batch in range(training.steps_per_epoch):
+            each.on_train_batch_begin(batch)
+            step(iterator)
+            each.on_train_batch_end(batch)
+        each.on_epoch_end(epoch, model.get_metrics_result())
+    each.on_train_end()
+    return history
