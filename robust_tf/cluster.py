@@ -203,10 +203,14 @@ class ClusterWorkers:
                 outcomes.append(Outcome(task, one_line(error), str(error)))
             else:
                 if isinstance(news, mirror.Changes):
-                    mirror.apply(news, self._directories)
-                else:
-                    del self._running[generator]
-                    outcomes.append(Outcome(task, *news))
+                    try:
+                        mirror.apply(news, self._directories)
+                        continue
+                    except OSError as error:
+                        ray.cancel(generator, force=True)
+                        news = (f"writing what it sent failed ({error})", None)
+                del self._running[generator]
+                outcomes.append(Outcome(task, *news))
         return outcomes
 
     def _nodes(self) -> list[dict[str, float]]:
