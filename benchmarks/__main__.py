@@ -16,12 +16,21 @@ import seaborn as sns
 import tensorflow as tf
 from absl import flags
 
-from benchmarks import evaluation, input_cost, perturbations, processes, steps
+from benchmarks import cluster, evaluation, input_cost, perturbations, processes, steps
 from pipelines import app
 from robust_tf import data, machine
 from robust_tf.perturbations import KINDS
 
-PARTS = ("perturbations", "input", "steps", "evaluation", "processes", "memory")
+PARTS = (
+    "perturbations",
+    "input",
+    "steps",
+    "evaluation",
+    "processes",
+    "memory",
+    "cluster",
+    "precision",
+)
 
 _ONLY = flags.DEFINE_multi_enum("only", list(PARTS), PARTS, "A part; may be given again.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
@@ -45,6 +54,8 @@ def main() -> None:
         "evaluation": measure_evaluation,
         "processes": measure_processes,
         "memory": measure_memory,
+        "cluster": measure_cluster,
+        "precision": measure_precision,
     }
     if len(_ONLY.value) > 1:
         # One by one: threads and memory that a part leaves behind would slow the next.
@@ -132,6 +143,19 @@ def measure_memory(_: Path) -> Found:
         run = [*processes.CIFAR10, *source_flags(), *few]
         _, memory, _ = processes.timed_run(run, Path(scratch) / "run")
     return {}, [(7, "cifar10: peak memory in GiB", 3.0, memory, memory < 3.0)], []
+
+
+def measure_cluster(_: Path) -> Found:
+    """What Ray adds to a sweep, and how much is moved for a model."""
+    few = ["--epochs=2", "--trials=2"] if _QUICK.value else []
+    rounds = max(1, _ROUNDS.value - 2)
+    table, moved, missing = cluster.measure(rounds, [*source_flags(), *few])
+    return {"cluster": table, "moved": moved}, cluster.goals(table), missing
+
+
+def measure_precision(_: Path) -> Found:
+    """Training steps in other precisions, and compiled by XLA."""
+    return {"precision": steps.precisions(_ROUNDS.value, share())}, [], []
 
 
 def source_flags() -> list[str]:

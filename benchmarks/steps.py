@@ -51,9 +51,48 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
     ), left_out
 
 
-def _ours(name: str, images: np.ndarray, labels: np.ndarray, steps: int) -> dict:
-    model = models.build(name, images.shape[1:], 10, standardize="none")
-    compile_model(model, learning_rate=0.001, beta_1=0.9, steps_per_epoch=steps)
+def precisions(rounds: int, part: int = 1) -> pd.DataFrame:
+    """Times our training steps as `--precision` and `--jit_compile` change them.
+
+    Args:
+        rounds: timed rounds.
+        part: take this part of the steps only, for a quick look.
+
+    Returns:
+        A row a setting: images_per_s of training, and the ratio to the defaults.
+    """
+    rows = []
+    for setting, (name, shape, batch_size, steps) in SETTINGS.items():
+        steps = max(1, steps // 2 // part)
+        rng = np.random.default_rng(0)
+        images = rng.random((batch_size, *shape), np.float32)
+        labels = rng.integers(0, 10, batch_size)
+        chosen = [(precision, "off") for precision in models.PRECISIONS] + [("float32", "on")]
+        variants = {
+            (precision, jit_compile): _ours(name, images, labels, steps, precision, jit_compile)[
+                "robust_tf", "training"
+            ]
+            for precision, jit_compile in chosen
+        }
+        times = medians(variants, rounds)
+        for key, time in times.items():
+            rows.append((setting, *key, steps * batch_size / time, times[chosen[0]] / time))
+    columns = ["setting", "precision", "jit_compile", "images_per_s", "ratio"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _ours(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    steps: int,
+    precision: str = "float32",
+    jit_compile: str = "auto",
+) -> dict:
+    model = models.build(name, images.shape[1:], 10, standardize="none", precision=precision)
+    compile_model(
+        model, learning_rate=0.001, beta_1=0.9, steps_per_epoch=steps, jit_compile=jit_compile
+    )
     batches = without_autotuning(tf.data.Dataset.from_tensors((images, labels)).repeat())
     forward = tf.function(lambda batch: model(batch, training=False))
     tensor = tf.constant(images)

@@ -116,6 +116,7 @@ class Nodes:
 
     def stop(self) -> None:
         raylets = set(self.raylets().values())
+        workers = {each for each in processes("ray::") if parent(each) in raylets}
         for start in self._starts:
             os.killpg(start.pid, signal.SIGTERM)
         time.sleep(1)
@@ -126,7 +127,7 @@ class Nodes:
         for process in processes(str(self.folder)):
             os.kill(process, signal.SIGKILL)
         wait_for(lambda: not processes(str(self.folder)), 30)
-        wait_for(lambda: not [each for each in processes("ray::") if parent(each) in raylets], 30)
+        wait_for(lambda: not workers & set(processes("ray::")), 30)
         shutil.rmtree(self.folder)
 
 

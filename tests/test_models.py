@@ -78,6 +78,18 @@ def test_seed_decides_weights_and_dropout():
     assert sum(different) == 3  # convolution, dense kernel, dropout seed
 
 
+def test_mixed_precision_leaves_standardisation_weights_and_logits_alone():
+    model = models.build("cifar10_cnn", (32, 32, 3), 10, precision="mixed_bfloat16")
+    computes = {layer.name: layer.compute_dtype for layer in model.layers}
+    plain = {"images", "standardization", "logits"}
+    assert {computes[name] for name in plain} == {"float32"}
+    assert {dtype for name, dtype in computes.items() if name not in plain} == {"bfloat16"}
+    assert {weight.dtype for weight in model.weights} <= {"float32", "uint32"}
+    assert models.precision_of(model) == "mixed_bfloat16"
+    with pytest.raises(InvalidArgument, match="precision=float8: expected one of float32, mixed"):
+        models.build("mnist_cnn", (28, 28, 1), 10, precision="float8")
+
+
 def test_errors():
     with pytest.raises(InvalidArgument, match="model=resnet: expected one of mnist_cnn"):
         models.build("resnet", (28, 28, 1), 10)

@@ -5,12 +5,14 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from robust_tf import data as data_lib
 from robust_tf import experiments, results, runs, training
 from robust_tf.configuration import Options, Run
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.strategies import STRATEGIES
+from tests.conftest import ROOT
 
 CONDITIONS = experiments.test_conditions(("hot",))
 
@@ -269,3 +271,13 @@ def test_the_papers_test_conditions():
         "blur 0.5", "blur 0.75", "blur 1",
     ]  # fmt: skip
     assert conditions[-1] == Perturbation("blur", 1.0, channel_blur=True)
+
+
+@pytest.mark.full_data
+def test_later_settings_leave_the_names_of_shipped_runs():
+    shipped = pd.read_csv(ROOT / "results" / "paper" / "text" / "grid" / "models.csv")
+    data = data_lib.load("mnist")
+    options = {"strategy": "constant", "perturb": "hot", "level": 6}
+    name = Options(**options).resolve(data).name
+    assert name in shipped["run"].tolist()
+    assert Options(**options, precision="mixed_bfloat16").resolve(data).name != name

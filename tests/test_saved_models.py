@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import results, saved_models, warmup
+from robust_tf import models, results, saved_models, warmup
 from robust_tf.errors import Unavailable
 
 TRAINING = {"strategy": "constant", "level": 2, "freeze_base": None}
@@ -24,6 +24,22 @@ def test_it_reloads_as_the_same_keras_model(trained, exported, sample):
     again = saved_models.load(exported)
     assert [layer.name for layer in again.layers] == [layer.name for layer in trained.layers]
     np.testing.assert_array_equal(again(images, training=False), trained(images, training=False))
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_of_mixed_precision_answers_in_float32(sample, tmp_path, precision):
+    model = models.build("mnist_cnn", (28, 28, 1), 10, precision=precision)
+    folder = export(model, tmp_path / "mixed")
+    images = sample.test.images_at(tf.range(20))
+    signatures = tf.saved_model.load(str(folder)).signatures
+    answer = signatures["serving_default"](images=images)
+    assert answer["probabilities"].dtype == tf.float32
+    assert signatures["features"](images=images)["features"].dtype == tf.float32
+    again = saved_models.load(folder)
+    assert models.precision_of(again) == precision
+    logits = again(images, training=False)
+    assert logits.dtype == tf.float32
+    np.testing.assert_allclose(answer["probabilities"], tf.nn.softmax(logits), atol=1e-2)
 
 
 def test_it_says_what_it_is(trained, tmp_path):

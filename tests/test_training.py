@@ -5,6 +5,7 @@ import pytest
 
 from robust_tf import models
 from robust_tf.callbacks import Backup
+from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation
 from robust_tf.results import HISTORY_COLUMNS
 from robust_tf.strategies import Settings, incremental, natural
@@ -26,7 +27,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def train(data, directory=None, stop=None, epochs=5, **kwargs):
+def train(data, directory=None, stop=None, epochs=5, precision="float32", **kwargs):
     backup = Backup(directory) if directory else None
     settings = Settings(
         epochs=epochs,
@@ -37,7 +38,9 @@ def train(data, directory=None, stop=None, epochs=5, **kwargs):
         initial_epoch=backup.completed_epochs() if backup else 0,
     )
     training = incremental(
-        data.train, lambda: models.build("mnist_cnn", (28, 28, 1), 10, seed=4), settings
+        data.train,
+        lambda: models.build("mnist_cnn", (28, 28, 1), 10, precision=precision, seed=4),
+        settings,
     )
     if stop is not None:
         training = type(training)(
@@ -51,13 +54,14 @@ def weights(model) -> list[np.ndarray]:
     return [weight.value.numpy() for weight in model.weights]
 
 
-def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(small, tmp_path):
-    expected, expected_history = train(small)
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_stopped_training_ends_with_the_weights_of_one_that_was_not(small, tmp_path, precision):
+    expected, expected_history = train(small, precision=precision)
     for stop in (0, 3, 4):  # stopped three times, the first before any epoch was done
         with pytest.raises(KeyboardInterrupt):
-            train(small, tmp_path, stop)
+            train(small, tmp_path, stop, precision=precision)
         assert Backup(tmp_path).completed_epochs() == stop
-    model, history = train(small, tmp_path)
+    model, history = train(small, tmp_path, precision=precision)
     for a, b in zip(weights(model), weights(expected), strict=True):
         np.testing.assert_array_equal(a, b)
     exact = ["epoch", "loss", "accuracy", "perturbed_fraction"]
@@ -120,6 +124,38 @@ def test_training_is_the_papers(small):
 def test_xla_is_not_chosen_on_a_cpu(small):
     model, _ = train(small)
     assert model.jit_compile is False
+
+
+def test_xla_trains_the_same_where_it_is_asked_for(small):
+    expected, _ = train(small)
+    model, _ = train(small, jit_compile="on")
+    assert model.jit_compile is True
+    for a, b in zip(weights(model), weights(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.05, atol=0.02)
+    with pytest.raises(InvalidArgument, match="jit_compile=maybe: expected one of auto, on, off"):
+        train(small, jit_compile="maybe")
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_learns_as_well(sample, precision):
+    def accuracy(precision):
+        training = natural(
+            sample.train,
+            lambda: models.build("mnist_cnn", (28, 28, 1), 10, precision=precision),
+            Settings(epochs=4, batch_size=400),
+        )
+        history = fit(training, learning_rate=0.05, beta_1=0.5)
+        assert {weight.dtype for weight in training.model.trainable_weights} == {"float32"}
+        return history["accuracy"].iloc[-1]
+
+    assert accuracy(precision) > accuracy("float32") - 0.03
+
+
+def test_small_gradients_are_scaled_in_float16_only(small):
+    for precision, scaled in (("mixed_float16", True), ("mixed_bfloat16", False)):
+        model, _ = train(small, epochs=1, precision=precision)
+        is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert is_scaled == scaled
 
 
 def test_the_seed_decides_everything(small):

@@ -86,7 +86,14 @@ def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_pat
     plain = models.build_cnn(cnn, (28, 28, 1), 4, standardize="none", seed=0)
     folder = saved_models.export(plain, tmp_path / "plain", label_names="abcd", training={})
     assert transfer(small, pretrained=str(folder)).standardize == "none"
-    for option in ({"model": "mnist_cnn"}, {"standardize": "pixel"}):
+    mixed = models.build_cnn(cnn, (28, 28, 1), 4, precision="mixed_bfloat16")
+    mixed = saved_models.export(mixed, tmp_path / "mixed", label_names="abcd", training={})
+    run = transfer(small, pretrained=str(mixed), head_units=(8,))
+    assert run.precision == "mixed_bfloat16"
+    with_head = run.build_model(small, saved_models.load(mixed))
+    assert with_head.get_layer("head_1").dtype_policy.name == "mixed_bfloat16"
+    own = ({"model": "mnist_cnn"}, {"standardize": "pixel"}, {"precision": "float32"})
+    for option in own:
         with pytest.raises(InvalidArgument, match="expected no value with pretrained"):
             transfer(small, pretrained=str(folder), **option)
 
@@ -116,6 +123,7 @@ def test_what_changes_a_transfer_changes_its_name(small):
     different = [
         {}, {"head_units": (8,)}, {"head_units": ()}, {"freeze_base": True},
         {"keep_standardization": True}, {"epochs": 2}, {"seed": 1},
+        {"precision": "mixed_bfloat16"}, {"jit_compile": "off"}, {"distribute": "mirrored"},
     ]  # fmt: skip
     names = {transfer(small, **options).name for options in different}
     assert len(names) == len(different)
