@@ -191,7 +191,8 @@ class Backup(keras.callbacks.Callback):
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
     """All that training changes: weights, dropout seeds, and the optimiser's state."""
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     return [*model.variables, *model.optimizer.variables]
 
 

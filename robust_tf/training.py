@@ -132,7 +132,8 @@ def _fit_on_devices(
     """As `keras.Model.fit`, which fails where the devices are those of several workers."""
     model, distribution = training.model, training.settings.distribution
     with distribution.scope():  # variables that a traced step must find made
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
         for metric in model.metrics:
             if not getattr(metric, "built", True):
                 metric.build(keras.KerasTensor([None], "int64"), model.output)
