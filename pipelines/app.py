@@ -154,7 +154,8 @@ def define_device_flags(distributions: Iterable[str]) -> None:
         "jit_compile",
         "auto",
         training.JIT_COMPILE,
-        "Whether XLA compiles the training step; auto: on a single GPU.",
+        "Whether XLA compiles the training step. auto: no, since it cannot where the same "
+        "command must give the same numbers on a GPU too; with on it need not.",
     )
 
 
@@ -223,7 +224,12 @@ def _outputs() -> dict[str, str]:
     return {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
 
 
-def launch(main: Callable[[], None]) -> None:
+def _without_xla() -> bool:
+    """Whether ops can be deterministic; XLA cannot compile all of them then."""
+    return "jit_compile" not in flags.FLAGS or flags.FLAGS.jit_compile != "on"
+
+
+def launch(main: Callable[[], None], deterministic: Callable[[], bool] = _without_xla) -> None:
     """Parses the flags, calls `main` and exits.
 
     The exit code is 0, 2 for flags that are not allowed, 130 after Ctrl-C, and 1 for
@@ -231,13 +237,15 @@ def launch(main: Callable[[], None]) -> None:
 
     Args:
         main: does the work; takes nothing.
+        deterministic: once the flags are known, whether the same ops must give the same
+            numbers on GPUs too.
     """
 
     def guarded(_: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
         warnings.showwarning = _show_warning
-        # The same command gives the same numbers; costs nothing measurable on CPUs.
-        tf.config.experimental.enable_op_determinism()
+        if deterministic():  # costs nothing measurable on CPUs
+            tf.config.experimental.enable_op_determinism()
         try:
             main()
         except InvalidArgument as error:

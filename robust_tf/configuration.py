@@ -245,7 +245,7 @@ class Options:
         if run.perturbation:
             run.perturbation.check(data.image_shape)
         if run.pretrained is None:
-            run.build_model(data)  # raises if the images are too small for the network
+            models.check(model, data.image_shape)
         return run
 
     def _start(self, data: Data) -> dict[str, Any]:

@@ -5,6 +5,7 @@ ablation (Table I) need no new code. Nothing here trains or reads data from disk
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -260,6 +261,16 @@ def build(
         raise InvalidArgument(
             "model", name, f"a network that fits images of shape {image_shape}"
         ) from error
+
+
+@functools.cache  # the plan of a sweep asks for each of its models
+def check(name: str, image_shape: tuple[int, int, int]) -> None:
+    """Sees whether a network of the registry fits images of a shape (H, W, C).
+
+    Raises:
+        InvalidArgument: if the name is unknown or the images too small for the network.
+    """
+    build(name, image_shape, classes=2)
 
 
 def build_cnn(

@@ -189,8 +189,8 @@ def work(
         saved_models_dir: where its SavedModel is exported.
         saved_models_url: what `runs.csv` calls that directory.
     """
-    _set_up(threads)
     run = task.run
+    _set_up(threads, deterministic=run.jit_compile != "on")
     folders: Any = {"output_dir": output_dir, "saved_models_dir": saved_models_dir}
     dataset = load(run)
     runs.train(run, dataset, saved_models_url=saved_models_url, progress=False, **folders)
@@ -199,7 +199,7 @@ def work(
 
 
 @functools.cache  # once a process
-def _set_up(threads: int) -> None:
+def _set_up(threads: int, deterministic: bool) -> None:
     warnings.simplefilter("ignore")  # the process that started this one has told them
     tf.get_logger().setLevel("ERROR")
     # tqdm's own lock is one between processes, which a killed process would leave behind.
@@ -207,4 +207,5 @@ def _set_up(threads: int) -> None:
     machine.use_threads(threads)
     for gpu in tf.config.list_physical_devices("GPU"):  # which others may share
         tf.config.experimental.set_memory_growth(gpu, True)
-    tf.config.experimental.enable_op_determinism()
+    if deterministic:  # XLA cannot compile all of it
+        tf.config.experimental.enable_op_determinism()

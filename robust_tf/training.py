@@ -36,8 +36,9 @@ def compile_model(
         beta_1: decay of Adam's mean of gradients, in [0, 1).
         steps_per_epoch: how many steps an epoch will have.
         jit_compile: whether XLA compiles the training step: "on", "off", or "auto": on one
-            GPU. It trains these networks 2 to 4 times slower on CPUs, and cannot compile
-            what devices have to say to each other.
+            GPU, unless TensorFlow's ops must be deterministic; XLA has no such gradient of
+            max-pooling. It trains these networks slower on CPUs, and cannot compile what
+            devices have to say to each other.
     """
     if jit_compile not in JIT_COMPILE:
         raise InvalidArgument("jit_compile", jit_compile, f"one of {', '.join(JIT_COMPILE)}")
@@ -54,7 +55,7 @@ def compile_model(
         metrics=["accuracy"],
         # A divisor, or an epoch would take steps of the next one.
         steps_per_execution=max(n for n in range(1, most + 1) if steps_per_epoch % n == 0),
-        jit_compile=jit_compile == "on" or (jit_compile == "auto" and one_gpu),
+        jit_compile={"on": True, "off": False, "auto": "auto" if one_gpu else False}[jit_compile],
     )
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -186,6 +187,19 @@ BAD_FLAGS = {
     "--no_such_flag": "no_such_flag",
     "word": "word: expected flags only",
 }
+
+
+def test_xla_compiles_where_it_is_asked_to(command, tmp_path):
+    flags = (*SMALL, "--strategy=natural", "--dropout=0", "--eval=hot")
+    losses = []
+    for jit_compile in ("on", "off"):
+        folder = tmp_path / jit_compile
+        done = command(*flags, f"--jit_compile={jit_compile}", f"--output_dir={folder}")
+        assert done.returncode == 0 and "warning" not in done.stderr, outcome(done)
+        (history,) = folder.glob("*/history.csv")
+        losses.append(pd.read_csv(history)["loss"])
+    assert (losses[0] != losses[1]).any()  # XLA rounds otherwise
+    np.testing.assert_allclose(*losses, rtol=0.02)
 
 
 def check_one_line(done, code, message):
