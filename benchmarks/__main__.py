@@ -75,7 +75,8 @@ def main() -> None:
     print(f"{machine.name()}, Python {platform.python_version()}, TensorFlow {tf.__version__}")
     tables, goals, left_out = measures[part](folder)
     columns = ["goal", "what", "limit", "figure", "met"]
-    tables[f"goals_{part}"] = pd.DataFrame(goals, columns=columns)
+    if goals:
+        tables[f"goals_{part}"] = pd.DataFrame(goals, columns=columns)
     for name, table in tables.items():
         write(table, folder, name)
     for line in left_out:
