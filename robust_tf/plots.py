@@ -372,3 +372,31 @@ def network_label(batch_norm: bool, dropout: float, activation: str) -> str:
     """A network of the ablation in words: "batch norm, dropout, relu"."""
     parts = ["batch norm"] * bool(batch_norm) + ["dropout"] * bool(dropout)
     return ", ".join([*parts, activation])
+
+
+def sensor_maps(positions: pd.DataFrame, summary: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Accuracy by the position of a defective pixel, in the shape of the sensor.
+
+    Args:
+        positions: of `sensor_maps.SensorMap.positions`, with the column `model`.
+        summary: a row a model, as of `sensor_maps.write`.
+
+    Returns:
+        The figure, a panel a model, all in the same colours.
+    """
+    figure = _figure(4.2 * len(summary) + 0.9, 4.4)
+    panels: Any = figure.subplots(1, len(summary), squeeze=False)[0]
+    lowest = 100 * positions["accuracy"].min()
+    highest = 100 * max(positions["accuracy"].max(), summary["natural_accuracy"].max())
+    for axes, row in zip(panels, summary.itertuples()):
+        own = positions[positions["model"] == row.model]
+        sensor = 100 * own.pivot_table(index="row", columns="column", values="accuracy").to_numpy()
+        image = axes.imshow(sensor, cmap="cividis", vmin=lowest, vmax=highest)
+        axes.set(xlabel="column", ylabel="row")
+        axes.set_title(
+            f"{row.training} ({row.model})\nwithout a defect {100 * row.natural_accuracy:.2f} %, "
+            f"worst position {100 * row.lowest_accuracy:.2f} %",
+            fontsize=9,
+        )
+    figure.colorbar(image, ax=list(panels), label="accuracy [%]", shrink=0.85)
+    return figure
