@@ -185,7 +185,7 @@ def kinds_to_test(perturb: str | None) -> tuple[str, ...]:
     """The kinds that `--eval` asks for.
 
     Args:
-        perturb: what the model was trained with.
+        perturb: what the model was trained with: a kind, several, or "all".
 
     Raises:
         InvalidArgument: if one is unknown, or `--trials` is below 1.
@@ -196,7 +196,9 @@ def kinds_to_test(perturb: str | None) -> tuple[str, ...]:
     if asked == ["all"] or (asked == ["auto"] and perturb is None):
         return tuple(KINDS)
     if asked == ["auto"]:
-        return tuple(kind for kind in KINDS if KINDS[kind].family == KINDS[perturb].family)
+        trained = KINDS if perturb == "all" else perturb.split(",")
+        families = {KINDS[kind].family for kind in trained}
+        return tuple(kind for kind in KINDS if KINDS[kind].family in families)
     for kind in asked:
         if kind not in KINDS:
             raise InvalidArgument("eval", kind, f"auto, all, or some of {', '.join(KINDS)}")

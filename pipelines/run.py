@@ -8,7 +8,7 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import distribution, experiments, models, results, runs
+from robust_tf import distribution, experiments, mixtures, models, results, runs
 from robust_tf.callbacks import RAMPS, Ramp
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
@@ -16,6 +16,7 @@ from robust_tf.perturbations import KINDS
 from robust_tf.strategies import STRATEGIES
 
 _LEVELS = ", ".join(f"{kind} {level:g}" for kind, level in experiments.TRAIN_LEVELS.items())
+_RANGES = ", ".join(f"{kind}={low:g}:{high:g}" for kind, (low, high) in mixtures.RANGES.items())
 _HEADS = "; ".join(
     f"{','.join(map(str, units))} ({model})" for model, units in experiments.HEAD_UNITS.items()
 )
@@ -55,15 +56,20 @@ _STRATEGY = flags.DEFINE_enum(
     "new head and is trained on perturbed images. By default constant with --perturb, or "
     "else natural.",
 )
-_PERTURB = flags.DEFINE_enum(
-    "perturb", None, list(KINDS), "The kind of perturbation in training; none for natural."
+_PERTURB = flags.DEFINE_string(
+    "perturb",
+    None,
+    f"The kind of perturbation in training, one of {', '.join(KINDS)}; or several, separated by "
+    "commas, or all: each image then has one of them, at one of the levels of --level. None for "
+    "natural.",
 )
-_LEVEL = flags.DEFINE_float(
+_LEVEL = flags.DEFINE_string(
     "level",
     None,
     "Level of the training perturbation: number of pixels (stuck, dead, hot), standard "
     f"deviation in units of the value range (noise), sigma in pixels (blur). By default "
-    f"{_LEVELS}.",
+    f"{_LEVELS}. Or a range, 1:10, of which each image has a level; for several kinds such as "
+    f"hot=1:5,noise=0.01:0.05, by default {_RANGES}.",
 )
 app.define_preset_flag()
 _EXTRA_PIXELS = flags.DEFINE_integer(

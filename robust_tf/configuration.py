@@ -12,7 +12,15 @@ from typing import Any
 
 import keras
 
-from robust_tf import distribution, experiments, models, results, saved_models, training
+from robust_tf import (
+    distribution,
+    experiments,
+    mixtures,
+    models,
+    results,
+    saved_models,
+    training,
+)
 from robust_tf.callbacks import Ramp
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
@@ -40,8 +48,10 @@ class Options:
 
     Args:
         strategy: "natural", "constant", "incremental" or "transfer".
-        perturb: the kind of perturbation in training; None for natural training.
-        level: its level; see `perturbations.Perturbation`.
+        perturb: the kind of perturbation in training, or several, or "all", as
+            `mixtures.parse` takes them; None for natural training.
+        level: its level, see `perturbations.Perturbation`; or a range, see
+            `mixtures.parse`.
         preset: "text" or "published"; gives the defaults of what is marked by *, and of
             the training images (see `experiments.Preset`).
         extra_pixels*: pixels that are perturbed in training beyond `level` (stuck, dead,
@@ -79,7 +89,7 @@ class Options:
 
     strategy: str = "natural"
     perturb: str | None = None
-    level: float | None = None
+    level: float | str | None = None
     preset: str = "text"
     extra_pixels: int | None = None
     channel_blur: bool | None = None
@@ -149,7 +159,16 @@ class Options:
         if self.strategy == "natural":
             self._refuse("perturb", "level")
         else:
-            _check_choice("perturb", self.perturb, experiments.TRAIN_LEVELS)
+            mixture = mixtures.parse(self.perturb, self.level) if self.perturb else None
+            if mixture:
+                kinds = [kind for kind, _, _ in mixture.ranges]
+                several = "all" if len(kinds) == len(KINDS) else ",".join(kinds)
+                object.__setattr__(self, "perturb", several)
+                object.__setattr__(self, "level", str(mixture))
+                return
+            if self.perturb not in KINDS:
+                expected = f"all, or some of {', '.join(KINDS)}"
+                raise InvalidArgument("perturb", self.perturb, expected)
             level = experiments.TRAIN_LEVELS[self.perturb] if self.level is None else self.level
             level = Perturbation(self.perturb, level).level
             object.__setattr__(self, "level", level)
@@ -162,21 +181,30 @@ class Options:
                 raise InvalidArgument(argument, value, f"no value with {because}")
 
     @property
-    def perturbation(self) -> Perturbation | None:
+    def perturbation(self) -> Perturbation | mixtures.Mixture | None:
         """The training perturbation; None for natural training."""
         if self.perturb is None:
             return None
+        if isinstance(self.level, str):
+            mixture = mixtures.parse(self.perturb, self.level)
+            return mixture and dataclasses.replace(mixture, channel_blur=bool(self.channel_blur))
         level = (self.level or 0) + (self.extra_pixels or 0) * self._of_pixels
         return Perturbation(self.perturb, level, bool(self.channel_blur))
 
     @property
     def _of_pixels(self) -> bool:
-        return self.perturb is not None and KINDS[self.perturb].family == "pixels"
+        """Whether it has one number of pixels."""
+        return (
+            self.perturb in KINDS
+            and not isinstance(self.level, str)
+            and (KINDS[self.perturb].family == "pixels")
+        )
 
     @property
     def label(self) -> str:
-        """In words, as in tables and on figures: "constant hot 6"."""
-        return results.training_label(self.strategy, self.perturb or "none", self.level or 0)
+        """In words, as in tables and on figures: "constant hot 6", "constant all"."""
+        level = math.nan if isinstance(self.level, str) else self.level or 0
+        return results.training_label(self.strategy, self.perturb or "none", level)
 
     def _natural(self) -> "Options":
         return dataclasses.replace(
@@ -372,7 +400,9 @@ class Run(Options):
         columns = dict(vars(self))
         del columns["natural_run"]
         columns["train_perturb"] = columns.pop("perturb") or "none"
-        columns["train_level"] = columns.pop("level")
+        level = columns.pop("level")
+        columns["train_level"] = None if isinstance(level, str) else level
+        columns["train_range"] = level if isinstance(level, str) else None
         columns["pretrained"] = columns.pop("start")
         if not self._of_pixels:
             columns["extra_pixels"] = None

@@ -30,6 +30,7 @@ TEST_COLUMNS = ["test_perturb", "test_level"]
 TRIAL_COLUMNS = [*TRAINING_COLUMNS, *TEST_COLUMNS, "trial", "accuracy", "n_examples"]
 RUN_COLUMNS = [
     *TRAINING_COLUMNS,
+    "train_range",
     "preset",
     "epochs",
     "batch_size",
@@ -248,8 +249,13 @@ def summarize(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def condition_label(perturb: str, level: float) -> str:
-    """A training or test condition in words: "natural" or, say, "hot 2"."""
-    return "natural" if perturb == "none" else f"{perturb} {level:g}"
+    """A training or test condition in words: "natural" or, say, "hot 2".
+
+    Without a level, as of a mixture, the kinds alone: "all".
+    """
+    if perturb == "none":
+        return "natural"
+    return perturb if pd.isna(level) else f"{perturb} {level:g}"
 
 
 def training_label(strategy: str, perturb: str, level: float) -> str:

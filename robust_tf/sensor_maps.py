@@ -252,5 +252,5 @@ def _training(classifier: Classifier) -> str:
     return results.training_label(
         training.get("strategy", "external"),
         training.get("train_perturb", "none"),
-        training.get("train_level") or 0.0,
+        np.nan if training.get("train_level") is None else training["train_level"],
     )

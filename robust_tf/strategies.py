@@ -18,6 +18,7 @@ from robust_tf import machine
 from robust_tf.callbacks import PerturbedFraction, Ramp
 from robust_tf.data import Split, without_autotuning
 from robust_tf.errors import InvalidArgument
+from robust_tf.mixtures import Mixture
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import fold_in, stream_seed
 
@@ -56,7 +57,7 @@ class Settings:
     epochs: int
     batch_size: int
     seed: int = 0
-    perturbation: Perturbation | None = None
+    perturbation: Perturbation | Mixture | None = None
     ramp: Ramp = Ramp()
     fresh: bool = False
     keep_standardization: bool = False

@@ -168,7 +168,7 @@ def test_help_shows_our_flags_first(command):
 BAD_FLAGS = {
     "--dataset=no_such": "--dataset=no_such: expected the name of a TFDS dataset",
     "--strategy=adversarial": "--strategy=adversarial: value should be one of <natural|constant|",
-    "--perturb=rain": "--perturb=rain: value should be one of <stuck|dead|hot|noise|blur>",
+    "--perturb=rain": "--perturb=rain: expected all, or some of stuck, dead, hot, noise, blur",
     "--perturb=hot --level=0": "--level=0: expected a whole number from 1",
     "--perturb=dead --level=785": "--level=785: expected a whole number from 1 to 784",
     "--perturb=noise --level=-0.1": "--level=-0.1: expected a number from 0 to 1",

@@ -1,0 +1,143 @@
+"""Mixtures: each image one kind at one level, by its seed alone."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from robust_tf import mixtures, models, strategies
+from robust_tf.configuration import Options
+from robust_tf.errors import InvalidArgument
+from robust_tf.mixtures import Mixture
+from robust_tf.perturbations import KINDS, example_seeds
+from robust_tf.strategies import Settings
+from tests.test_pipeline import SMALL, check_one_line, outcome
+
+FEW = Mixture((("hot", 1, 3), ("noise", 0.02, 0.02), ("blur", 0.5, 0.5)))
+BASE = np.array([3, 4], np.int32)
+
+
+def seeds(count: int) -> tf.Tensor:
+    return example_seeds(BASE, tf.range(count))
+
+
+def test_kinds_and_levels_are_drawn_evenly_and_apart():
+    kinds, levels = (part.numpy() for part in mixtures.parse("all", None).choices(seeds(20_000)))
+    assert scipy.stats.chisquare(np.bincount(kinds, minlength=5)).pvalue > 1e-4
+    for kind in range(5):
+        counts = np.bincount(levels[kinds == kind], minlength=10)
+        assert len(counts) == 10 and scipy.stats.chisquare(counts).pvalue > 1e-4
+    # The level tells nothing of the kind.
+    assert scipy.stats.chi2_contingency(pd.crosstab(kinds, levels)).pvalue > 1e-4
+
+
+def test_each_image_is_perturbed_as_its_kind_and_level_say(sample):
+    images, own = sample.train.images_at(tf.range(300)), seeds(300)
+    kinds, levels = FEW.choices(own)
+    found = FEW(images, own).numpy()
+    for i, (kind, level) in enumerate(zip(kinds.numpy(), levels.numpy())):
+        alone = FEW.variants[kind][level](images[i : i + 1], own[i : i + 1])
+        np.testing.assert_array_equal(found[i], alone[0])
+    changed = (found != images.numpy()).reshape(300, -1).sum(axis=1)
+    hot = kinds.numpy() == 0
+    assert (changed[hot] <= levels.numpy()[hot] + 1).all() and changed[hot].max() == 3
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_an_image_does_not_depend_on_its_batch(sample, size):
+    images, own = sample.train.images_at(tf.range(64)), seeds(64)
+    whole = tf.function(FEW)(images, own).numpy()
+    parts = [FEW(images[i : i + size], own[i : i + size]) for i in range(0, 64, size)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_incremental_training_perturbs_so_many_of_a_batch(small):
+    settings = Settings(epochs=2, batch_size=50, perturbation=Mixture((("stuck", 1, 3),)))
+    training = strategies.incremental(
+        small.train, lambda: models.build("mnist_cnn", (28, 28, 1), 10), settings
+    )
+    natural = {image.tobytes() for image in small.train.images_at(tf.range(200)).numpy()}
+    counts = [
+        sum(image.tobytes() not in natural for image in images.numpy())
+        for images, _ in training.batches
+    ]
+    assert counts == [3] * 4 + [48] * 4  # 5 % and 95 % of 50, rounded half up
+
+
+PARSED = {
+    ("hot", "5"): None,
+    ("hot", None): None,
+    ("hot", "2:4"): "hot=2:4",
+    ("noise,hot", None): "hot=1:10,noise=0.005:0.05",
+    ("stuck,hot", "1:4"): "stuck=1:4,hot=1:4",
+    ("hot,blur", "blur=0.2:0.3"): "hot=1:10,blur=0.2:0.3",
+}
+
+
+@pytest.mark.parametrize("asked", PARSED)
+def test_what_a_text_asks_for(asked):
+    mixture = mixtures.parse(*asked)
+    assert (mixture and str(mixture)) == PARSED[asked]
+    if mixture:
+        assert mixtures.parse(asked[0], str(mixture)) == mixture
+
+
+BAD = {
+    ("hot,rain", None): "perturb=rain: expected all, or some of stuck",
+    ("all", "3"): "level=3: expected a range such as 1:10",
+    ("hot", "5:2"): "level=5:2: expected the lower level first",
+    ("hot", "0:2"): "level=0: expected a whole number from 1",
+    ("hot,noise", "blur=0.1:1"): "level=blur=0.1:1: expected a range of some of hot, noise",
+    ("hot", "1:x"): "level=1:x: expected a range such as 1:10",
+    ("noise", "0:nan"): "level=0:nan: expected a range",
+}
+
+
+@pytest.mark.parametrize("asked", BAD)
+def test_texts_that_ask_for_nothing(asked):
+    with pytest.raises(InvalidArgument, match=BAD[asked]):
+        mixtures.parse(*asked)
+
+
+def test_levels_that_do_not_fit_the_images(small):
+    with pytest.raises(InvalidArgument, match="level=800: expected a whole number from 1 to 784"):
+        Options(strategy="constant", perturb="hot", level="1:800").resolve(small)
+
+
+def test_a_mixture_is_part_of_a_runs_name(small):
+    def run(**options):
+        return Options(strategy="constant", **options).resolve(small)
+
+    names = {
+        run(perturb="all").name,
+        run(perturb="all", level="hot=1:3").name,
+        run(perturb="hot", level="1:3").name,
+        run(perturb="hot", level=3).name,
+        run(perturb="hot,noise").name,
+    }
+    assert len(names) == 5
+    assert run(perturb=",".join(KINDS)).name == run(perturb="all").name
+    assert run(perturb="all").label == "constant all"
+    assert run(perturb="hot", level="3").name == run(perturb="hot", level=3).name
+
+
+@pytest.mark.parametrize("strategy", ["constant", "incremental", "transfer"])
+def test_one_model_for_all_kinds(command, tmp_path, strategy):
+    flags = (*SMALL, f"--strategy={strategy}", "--perturb=hot,blur", "--level=hot=1:2,blur=1:1")
+    done = command(*flags)
+    assert done.returncode == 0, outcome(done)
+    (run,) = (tmp_path / "results").glob("*hot-blur*")
+    row = pd.read_csv(run / "runs.csv").iloc[0]
+    assert (row["train_perturb"], row["train_range"]) == ("hot,blur", "hot=1:2,blur=1:1")
+    assert pd.isna(row["train_level"])
+    tests = pd.read_csv(run / "trials.csv")["test_perturb"].unique()
+    assert set(tests) == {"none", "stuck", "dead", "hot", "blur"}
+    assert f"{strategy} hot,blur" in done.stdout
+
+
+def test_kinds_that_are_none(command):
+    done = command("--data_source=sample", "--perturb=hot,rain")
+    check_one_line(
+        done, 2, "--perturb=rain: expected all, or some of stuck, dead, hot, noise, blur"
+    )
