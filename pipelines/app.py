@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import pandas as pd
 import tensorflow as tf
 from absl import app, flags, logging
 
-from robust_tf import classifiers, data, experiments, models, remote, training
+from robust_tf import classifiers, data, experiments, models, remote, results, training
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
@@ -229,6 +230,16 @@ def _outputs() -> dict[str, str]:
 def _without_xla() -> bool:
     """Whether ops can be deterministic; XLA cannot compile all of them then."""
     return "jit_compile" not in flags.FLAGS or flags.FLAGS.jit_compile != "on"
+
+
+def print_accuracies(trials: pd.DataFrame) -> None:
+    """Prints the accuracies of models by test; over all, where there are several families."""
+    print(results.comparison(trials).to_string())
+    if len({KINDS[kind].family for kind in trials["test_perturb"] if kind in KINDS}) > 1:
+        profile = results.profile(trials)
+        percent = ["natural", "mean", "worst", "drop"]
+        profile[percent] = profile[percent].mul(100).round(2)
+        print(f"\nOver all perturbed tests\n\n{profile.to_string()}")
 
 
 def launch(main: Callable[[], None], deterministic: Callable[[], bool] = _without_xla) -> None:

@@ -7,7 +7,7 @@ Example:
 from absl import flags
 
 from pipelines import app
-from robust_tf import classifiers, experiments, results
+from robust_tf import classifiers, experiments
 
 app.define_model_flags()
 app.define_data_flags()
@@ -31,7 +31,7 @@ def main() -> None:
         f"{values.trials} trials on {len(dataset.test):,} test images of {dataset.name} "
         f"({dataset.source})\n"
     )
-    print(results.comparison(table).to_string())
+    app.print_accuracies(table)
     print(f"\nresults  {values.output_dir}/{folder.name}")
     print(f"figures  {values.output_dir}/{folder.name}/figures")
 

@@ -8,7 +8,7 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import distribution, experiments, mixtures, models, results, runs
+from robust_tf import distribution, experiments, mixtures, models, runs
 from robust_tf.callbacks import RAMPS, Ramp
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
@@ -265,7 +265,7 @@ def main() -> None:
         f"\nAccuracy in percent, mean ± standard deviation over {values.trials} trials on "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source})\n"
     )
-    print(results.comparison(table).to_string())
+    app.print_accuracies(table)
     print(f"\nresults     {values.output_dir}/{run.name}")
     print(f"figures     {values.output_dir}/{run.name}/figures")
     print(f"SavedModel  {finished['saved_model']}")

@@ -82,8 +82,7 @@ class Mirror:
                 for path in paths(directory, name):
                     status = (directory / name / path).stat()
                     files[path] = (status.st_mtime_ns, status.st_size)
-                if name or files:
-                    found[argument, name] = files
+                found[argument, name] = files
         return found
 
 

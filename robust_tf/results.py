@@ -293,3 +293,30 @@ def comparison(trials: pd.DataFrame) -> pd.DataFrame:
         index="training", columns="test", values="text", aggfunc="first", sort=False
     )
     return table.fillna("").rename_axis(index=None, columns=None)
+
+
+def profile(trials: pd.DataFrame) -> pd.DataFrame:
+    """How robust models are over all their tests: a row a training.
+
+    Args:
+        trials: of one or more runs, each with natural images among its tests.
+
+    Returns:
+        natural accuracy; mean over the perturbed tests, all as heavy; worst, the lowest of
+        them; at, which test that is; and drop, natural less worst. Fractions; the means
+        over trials count.
+    """
+    summary = with_labels(summarize(trials))
+    rows = {}
+    for training, group in summary.groupby("training", sort=False):
+        tests = group[group["test_perturb"] != "none"]
+        natural = group[group["test_perturb"] == "none"]["mean"].iloc[0]
+        worst = tests.loc[tests["mean"].idxmin()]
+        rows[training] = {
+            "natural": natural,
+            "mean": tests["mean"].mean(),
+            "worst": worst["mean"],
+            "at": worst["test"],
+            "drop": natural - worst["mean"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")

@@ -44,6 +44,19 @@ def test_the_other_side_ends_the_same(tmp_path_factory, steps):
     assert not look.changes()
 
 
+def test_the_last_file_of_a_directory_takes_no_folder_along(tmp_path):
+    here, there = {"output_dir": tmp_path / "here"}, {"output_dir": tmp_path / "there"}
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there" / "others").mkdir(parents=True)
+    (tmp_path / "there" / "others" / "file").write_text("x")
+    look = mirror.Mirror(here)
+    (tmp_path / "here" / "report.md").write_text("y")
+    mirror.apply(look.changes(), there)
+    (tmp_path / "here" / "report.md").unlink()
+    mirror.apply(look.changes(), there)
+    assert files(tmp_path / "there") == {"others/file": b"x"}
+
+
 def test_only_what_has_changed_is_sent(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "big").write_bytes(b"x" * 1000)

@@ -120,3 +120,22 @@ def test_failures_to_write_name_the_argument(tmp_path):
         raise OSError(28, "No space left on device")
     assert prepare_directory("output_dir", tmp_path / "new").is_dir()
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_the_profile_of_a_model_over_its_tests():
+    rows = [
+        ("none", np.nan, 0, 0.9),
+        ("hot", 2.0, 0, 0.6),
+        ("hot", 2.0, 1, 0.8),
+        ("blur", 1.0, 0, 0.5),
+    ]
+    columns = ["test_perturb", "test_level", "trial", "accuracy"]
+    trials = pd.DataFrame(rows, columns=columns).assign(
+        run="a", dataset="mnist", data_source="tfds", model="mnist_cnn", strategy="constant",
+        train_perturb="all", train_level=np.nan, seed=0, n_examples=10,
+    )  # fmt: skip
+    profile = results.profile(trials).loc["constant all"]
+    assert profile["at"] == "blur 1"
+    assert profile.drop("at").to_dict() == pytest.approx(
+        {"natural": 0.9, "mean": 0.6, "worst": 0.5, "drop": 0.4}
+    )
