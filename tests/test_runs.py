@@ -59,7 +59,7 @@ def test_the_papers_defaults():
         ({"strategy": "adversarial"}, "strategy=adversarial: expected one of natural, constant"),
         ({"perturb": "hot"}, "perturb=hot: expected no value with strategy=natural"),
         ({"level": 2}, "level=2: expected no value with strategy=natural"),
-        ({"strategy": "constant"}, "perturb: expected one of stuck"),
+        ({"strategy": "constant"}, "perturb: expected all, or some of stuck"),
         ({"strategy": "constant", "perturb": "rain"}, "perturb=rain: expected one of stuck"),
         ({"model": "vgg"}, "model=vgg: expected one of mnist_cnn"),
         ({"epochs": 0}, "epochs=0: expected a whole number from 1 on"),
@@ -85,7 +85,7 @@ def test_the_papers_defaults():
             {"strategy": "transfer", "perturb": "hot", "head_units": (8, 0)},
             "head_units=0: expected whole numbers from 1 on",
         ),
-        ({"strategy": "transfer"}, "perturb: expected one of stuck"),
+        ({"strategy": "transfer"}, "perturb: expected all, or some of stuck"),
     ],
 )
 def test_options_are_checked_before_any_data(options, message):
