@@ -60,7 +60,10 @@ def test_the_papers_defaults():
         ({"perturb": "hot"}, "perturb=hot: expected no value with strategy=natural"),
         ({"level": 2}, "level=2: expected no value with strategy=natural"),
         ({"strategy": "constant"}, "perturb: expected all, or some of stuck"),
-        ({"strategy": "constant", "perturb": "rain"}, "perturb=rain: expected all, or some of stuck"),
+        (
+            {"strategy": "constant", "perturb": "rain"},
+            "perturb=rain: expected all, or some of stuck",
+        ),
         ({"model": "vgg"}, "model=vgg: expected one of mnist_cnn"),
         ({"epochs": 0}, "epochs=0: expected a whole number from 1 on"),
         ({"batch_size": 0}, "batch_size=0: expected a whole number from 1 on"),
