@@ -35,7 +35,9 @@ def measure(split: Split, rounds: int, kinds: tuple[str, ...]) -> pd.DataFrame:
     for label, strategy, perturbation, fresh in _variants(kinds):
         settings = Settings(
             epochs=_EPOCHS,
-            batch_size=experiments.default_hyperparameters(name, "constant", len(split)).batch_size,
+            batch_size=experiments.default_hyperparameters(
+                name, "constant", len(split), split.image_shape
+            ).batch_size,
             perturbation=perturbation,
             ramp=Ramp(0.5, 0.5),  # the mean of the ramp, in every epoch
             fresh=fresh,

@@ -48,7 +48,9 @@ def measure(
         )
         peer = [sys.executable, "-m", "benchmarks.torch_run", str(arrays), f"{folder}/torch"]
         model = default_model(data.image_shape)
-        size = default_hyperparameters(model, "constant", len(data.train)).batch_size
+        size = default_hyperparameters(
+            model, "constant", len(data.train), data.image_shape
+        ).batch_size
         commands = {
             "PyTorch, channels-last": [*peer, "channels_last", str(size)],
             "PyTorch": [*peer, "contiguous", str(size)],

@@ -8,7 +8,7 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import distribution, experiments, mixtures, models, runs
+from robust_tf import augmentations, distribution, experiments, mixtures, models, runs, training
 from robust_tf.callbacks import RAMPS, Ramp
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
@@ -37,10 +37,10 @@ def _by_preset(name: str) -> str:
 def _by_model(name: str) -> str:
     """The defaults of a hyperparameter, in words."""
     usual, transfer = (
-        ", ".join(f"{getattr(values, name):g} ({model})" for model, values in table.items())
+        ", ".join(f"{getattr(values, name)} ({model})" for model, values in table.items())
         for table in (experiments.HYPERPARAMETERS, experiments.TRANSFER_HYPERPARAMETERS)
     )
-    return f"By default the paper's: {usual}" + (f"; transfer: {transfer}" * (usual != transfer))
+    return f"By default {usual}" + (f"; transfer: {transfer}" * (usual != transfer))
 
 
 app.define_data_flags()
@@ -119,7 +119,8 @@ _MODEL = flags.DEFINE_enum(
     "model",
     None,
     list(models.MODELS),
-    "The network. By default mnist_cnn for images of one channel, or else cifar10_cnn.",
+    "The network: the paper's two, or compact, which learns CIFAR-10 in minutes. By default "
+    "mnist_cnn for images of one channel, or else cifar10_cnn.",
 )
 _BATCH_NORM = flags.DEFINE_bool(
     "batch_norm", None, "Batch norm after each convolution. By default as in the network."
@@ -138,7 +139,7 @@ _STANDARDIZE = flags.DEFINE_enum(
     None,
     models.STANDARDIZATIONS,
     "Mean and deviation of the input at each pixel position (as in the paper), over all "
-    "values, or none. By default pixel, or as in --pretrained.",
+    f"values, or none. {_by_model('standardize')}; with --pretrained as there.",
 )
 _EPOCHS = flags.DEFINE_integer(
     "epochs",
@@ -154,7 +155,46 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate",
     None,
-    f"Adam's step size. {_by_model('learning_rate')}.",
+    f"The optimizer's step size, or its highest. {_by_model('learning_rate')}.",
+)
+_OPTIMIZER = flags.DEFINE_enum(
+    "optimizer",
+    None,
+    training.OPTIMIZERS,
+    f"sgd has Nesterov's momentum of 0.9. {_by_model('optimizer')}.",
+)
+_SCHEDULE = flags.DEFINE_enum(
+    "schedule",
+    None,
+    training.SCHEDULES,
+    "constant: the learning rate stays; one_cycle: it rises from a tenth in the first fifth of "
+    f"all steps, then falls to 0. {_by_model('schedule')}.",
+)
+_WEIGHT_DECAY = flags.DEFINE_float(
+    "weight_decay",
+    None,
+    "Share of a weight that a step takes off it, for each unit of the learning rate (adamw, "
+    f"sgd). {_by_model('weight_decay')}.",
+)
+_LABEL_SMOOTHING = flags.DEFINE_float(
+    "label_smoothing",
+    None,
+    f"Share of a label that is spread over all classes, from 0 to below 1. "
+    f"{_by_model('label_smoothing')}.",
+)
+_WEIGHT_AVERAGE = flags.DEFINE_float(
+    "weight_average",
+    None,
+    "Decay of a moving average of the weights, which the trained model has; 0 for none. "
+    f"{_by_model('weight_average')}.",
+)
+_AUGMENT = flags.DEFINE_string(
+    "augment",
+    None,
+    f"none, or some of {', '.join(augmentations.AUGMENTATIONS)}, separated by commas: changes "
+    "of the training images before they are perturbed, anew in each epoch. flip: left and right "
+    "change places, and the trained network averages over an image and its mirror image; shift: "
+    f"by up to an eighth of a side. {_by_model('augment')}; no flip for images of one channel.",
 )
 _BETA_1 = flags.DEFINE_float(
     "beta_1", None, f"Decay of Adam's mean of gradients. {_by_preset('beta_1')}."
@@ -212,6 +252,12 @@ def main() -> None:
         epochs=_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,
         learning_rate=_LEARNING_RATE.value,
+        optimizer=_OPTIMIZER.value,
+        schedule=_SCHEDULE.value,
+        weight_decay=_WEIGHT_DECAY.value,
+        label_smoothing=_LABEL_SMOOTHING.value,
+        weight_average=_WEIGHT_AVERAGE.value,
+        augment=_AUGMENT.value,
         beta_1=_BETA_1.value,
         shuffle=_SHUFFLE.value,
         drop_remainder=_DROP_REMAINDER.value,

@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from pipelines import app
-from robust_tf import estimate, experiments, figures, machine, sweeps
+from robust_tf import estimate, experiments, figures, machine, models, sweeps
 from robust_tf.cluster import Cluster
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS
@@ -37,7 +37,12 @@ def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
     flags.DEFINE_integer(
         "train_examples", None, "Train on this many images, the first. By default on all."
     )
-    flags.DEFINE_integer("epochs", None, "Passes over the training images; by default the paper's.")
+    flags.DEFINE_enum(
+        "model", None, list(models.MODELS), "The network; by default the paper's for the dataset."
+    )
+    flags.DEFINE_integer(
+        "epochs", None, "Passes over the training images; by default as many as for one run."
+    )
     app.define_device_flags(("none", "mirrored"))
     flags.DEFINE_integer(
         "trials", experiments.TRIALS, "Passes over the test images for a random perturbation."
@@ -103,7 +108,7 @@ def run(experiment: str) -> None:
     datasets = {name: sources.load(name) for name in dict.fromkeys(cell.dataset for cell in cells)}
     options = {
         name: values[name].value
-        for name in ("preset", "epochs", "precision", "jit_compile", "distribute")
+        for name in ("preset", "model", "epochs", "precision", "jit_compile", "distribute")
     }
     tasks = plan(cells, options, datasets, seeds=seeds, trials=values.trials)
     if values.dry_run:

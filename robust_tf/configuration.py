@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from robust_tf import (
+    augmentations,
     distribution,
     experiments,
     mixtures,
@@ -39,7 +40,18 @@ _OF_PRESET = (
     "shuffle",
     "drop_remainder",
 )
-_LATER = {"precision": "float32", "jit_compile": "auto", "distribute": "none"}
+_LATER = {
+    "precision": "float32",
+    "jit_compile": "auto",
+    "distribute": "none",
+    "optimizer": "adam",
+    "schedule": "constant",
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+    "weight_average": 0.0,
+    "augment": "none",
+}
+_RECIPE = tuple(field.name for field in dataclasses.fields(training.Recipe))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,8 +85,16 @@ class Options:
         activation: its activation, one of `models.ACTIVATIONS`.
         epochs: passes over the training images.
         batch_size: images a batch.
-        learning_rate: Adam's step size.
-        beta_1*: decay of Adam's mean of gradients.
+        learning_rate: the optimizer's step size, or its highest.
+        optimizer: one of `training.OPTIMIZERS`.
+        beta_1*: decay of Adam's mean of gradients (adam, adamw).
+        schedule: one of `training.SCHEDULES`.
+        weight_decay: see `training.Recipe`, from 0 on (adamw, sgd).
+        label_smoothing: see `training.Recipe`, in [0, 1).
+        weight_average: see `training.Recipe`, in [0, 1).
+        augment: "none", or changes of the training images in each epoch, see
+            `augmentations.parse`; with "flip" a new network also averages over an image and
+            its mirror image once it is trained.
         shuffle*: a new order of the training images in each epoch.
         drop_remainder*: leave out the images of an epoch that do not fill a batch.
         standardize: "pixel", "global" or "none".
@@ -108,7 +128,13 @@ class Options:
     epochs: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    optimizer: str | None = None
     beta_1: float | None = None
+    schedule: str | None = None
+    weight_decay: float | None = None
+    label_smoothing: float | None = None
+    weight_average: float | None = None
+    augment: str | None = None
     shuffle: bool | None = None
     drop_remainder: bool | None = None
     standardize: str | None = None
@@ -133,6 +159,14 @@ class Options:
             raise InvalidArgument("extra_pixels", self.extra_pixels, "a whole number from 0 on")
         if self.standardize is not None:
             _check_choice("standardize", self.standardize, models.STANDARDIZATIONS)
+        if self.optimizer is not None:
+            _check_choice("optimizer", self.optimizer, training.OPTIMIZERS)
+        if self.schedule is not None:
+            _check_choice("schedule", self.schedule, training.SCHEDULES)
+        if self.augment is not None:
+            augmentations.parse(self.augment)
+        if self.weight_decay is not None and not 0 <= self.weight_decay < math.inf:
+            raise InvalidArgument("weight_decay", self.weight_decay, "a number from 0 on")
         if self.precision is not None:
             _check_choice("precision", self.precision, models.PRECISIONS)
         _check_choice("jit_compile", self.jit_compile, training.JIT_COMPILE)
@@ -152,8 +186,10 @@ class Options:
                 raise InvalidArgument(argument, value, "a whole number from 1 on")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise InvalidArgument("learning_rate", self.learning_rate, "a number above 0")
-        if self.beta_1 is not None and not 0 <= self.beta_1 < 1:
-            raise InvalidArgument("beta_1", self.beta_1, "a number from 0 to below 1")
+        for argument in ("beta_1", "label_smoothing", "weight_average"):
+            value = getattr(self, argument)
+            if value is not None and not 0 <= value < 1:
+                raise InvalidArgument(argument, value, "a number from 0 to below 1")
         stream_seed(self.seed, "")
         Ramp(_or(self.ramp_start, Ramp.start), _or(self.ramp_end, Ramp.end), self.ramp)
         if self.strategy == "natural":
@@ -237,7 +273,9 @@ class Options:
             self._refuse(*network, because="pretrained, which decides it")
         examples = len(data.train)
         model = self.model or experiments.default_model(data.image_shape)
-        hyperparameters = experiments.default_hyperparameters(model, self.strategy, examples)
+        hyperparameters = experiments.default_hyperparameters(
+            model, self.strategy, examples, data.image_shape
+        )
         epochs = self.epochs or hyperparameters.epochs
         spec = models.MODELS[model]
         defaults = {
@@ -246,7 +284,6 @@ class Options:
             "batch_norm": spec.batch_norm,
             "dropout": spec.dropout,
             "activation": spec.activation,
-            "standardize": "pixel",
             "precision": "float32",
             "head_units": experiments.HEAD_UNITS[model] if self.strategy == "transfer" else None,
         }
@@ -270,6 +307,8 @@ class Options:
         if run.batch_size > examples:
             expected = f"at most {examples}, the number of training images"
             raise InvalidArgument("batch_size", run.batch_size, expected)
+        if run.weight_decay and run.optimizer == "adam":
+            raise InvalidArgument("weight_decay", run.weight_decay, "0 with optimizer=adam")
         if run.perturbation:
             run.perturbation.check(data.image_shape)
         if run.pretrained is None:
@@ -323,7 +362,13 @@ class Run(Options):
     epochs: int
     batch_size: int
     learning_rate: float
+    optimizer: str
     beta_1: float
+    schedule: str
+    weight_decay: float
+    label_smoothing: float
+    weight_average: float
+    augment: str
     shuffle: bool
     drop_remainder: bool
     extra_pixels: int
@@ -348,6 +393,8 @@ class Run(Options):
         """
         unused = {"test_examples", "natural_run", "pretrained"}  # `start` stands for these
         unused |= {"preset"}  # its settings count
+        if self.optimizer == "sgd":
+            unused |= {"beta_1"}
         if self.strategy == "natural":
             unused |= {"fresh"}
         if not self._of_pixels:
@@ -363,6 +410,11 @@ class Run(Options):
         used = {key: value for key, value in vars(self).items() if key not in unused}
         digest = hashlib.sha256(json.dumps(used, sort_keys=True).encode()).hexdigest()[:8]
         return file_name(f"{self.dataset} {self.label} {digest}")
+
+    @property
+    def recipe(self) -> training.Recipe:
+        """How weights follow the gradients."""
+        return training.Recipe(**{name: getattr(self, name) for name in _RECIPE})
 
     def build_model(self, data: Data, pretrained: keras.Model | None = None) -> keras.Model:
         """The model that training starts from.
@@ -382,6 +434,7 @@ class Run(Options):
                 classes,
                 standardize=self.standardize,
                 precision=self.precision,
+                mirror="flip" in augmentations.parse(self.augment),
                 seed=self.seed,
                 batch_norm=self.batch_norm,
                 dropout=self.dropout,
@@ -404,6 +457,8 @@ class Run(Options):
         columns["train_level"] = None if isinstance(level, str) else level
         columns["train_range"] = level if isinstance(level, str) else None
         columns["pretrained"] = columns.pop("start")
+        if self.optimizer == "sgd":
+            columns["beta_1"] = None
         if not self._of_pixels:
             columns["extra_pixels"] = None
         if self.strategy != "incremental":

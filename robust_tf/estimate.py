@@ -60,6 +60,7 @@ def _measure(run: Run, data: Data) -> tuple[float, float, float]:
         model,
         learning_rate=run.learning_rate,
         beta_1=run.beta_1,
+        recipe=run.recipe,
         steps_per_epoch=math.ceil(run.train_examples / run.batch_size),
         jit_compile=run.jit_compile,
     )

@@ -103,8 +103,13 @@ _PLAIN_LAYERS = (
     keras.layers.Dropout,
     keras.layers.Flatten,
     keras.layers.Dense,
+    keras.layers.Add,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.Rescaling,
     models.BatchNormalization,
+    models.MeanOfMirrored,
     models.Standardization,
+    models.WithMirrored,
 )
 _FUNCTIONAL = type(keras.Model(inputs := keras.Input([1]), inputs))
 

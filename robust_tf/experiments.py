@@ -24,25 +24,53 @@ class Hyperparameters:
     Attributes:
         epochs: passes over the training images.
         batch_size: images a batch.
-        learning_rate: Adam's step size.
+        learning_rate: the optimizer's step size, or its highest.
+        optimizer: as in `training.Recipe`, like the next four.
+        schedule: of the learning rate.
+        weight_decay: of a step.
+        label_smoothing: share of a label.
+        weight_average: decay of the moving average.
+        augment: changes of the training images; see `augmentations.parse`.
+        standardize: as in `models.build_cnn`.
     """
 
     epochs: int
     batch_size: int
     learning_rate: float
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    weight_average: float = 0.0
+    augment: str = "none"
+    standardize: str = "pixel"
 
 
+# Found by trying on CIFAR-10; not of the paper.
+_COMPACT = Hyperparameters(
+    epochs=10,
+    batch_size=250,
+    learning_rate=0.2,
+    optimizer="sgd",
+    schedule="one_cycle",
+    weight_decay=5e-4,
+    label_smoothing=0.1,
+    augment="flip,shift",
+    standardize="global",
+)
 HYPERPARAMETERS = {
     "mnist_cnn": Hyperparameters(epochs=50, batch_size=1500, learning_rate=0.05),
     "cifar10_cnn": Hyperparameters(epochs=20, batch_size=100, learning_rate=0.0005),
+    "compact": _COMPACT,
 }
 
 # Section VI.C: what retrains a natural model, and the units of its new head.
 TRANSFER_HYPERPARAMETERS = {
     "mnist_cnn": Hyperparameters(epochs=20, batch_size=200, learning_rate=0.0005),
     "cifar10_cnn": Hyperparameters(epochs=5, batch_size=200, learning_rate=0.0005),
+    "compact": dataclasses.replace(_COMPACT, epochs=4, learning_rate=0.05),
 }
-HEAD_UNITS = {"mnist_cnn": (256,), "cifar10_cnn": (256, 512)}
+HEAD_UNITS = {"mnist_cnn": (256,), "cifar10_cnn": (256, 512), "compact": (256,)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,20 +163,28 @@ def default_model(image_shape: tuple[int, int, int]) -> str:
     return "mnist_cnn" if image_shape[-1] == 1 else "cifar10_cnn"
 
 
-def default_hyperparameters(model: str, strategy: str, examples: int) -> Hyperparameters:
-    """The paper's, with smaller batches where theirs leave too few an epoch.
+def default_hyperparameters(
+    model: str, strategy: str, examples: int, image_shape: tuple[int, int, int]
+) -> Hyperparameters:
+    """The paper's or the model's own, with smaller batches where theirs leave too few an epoch.
+
+    Images of one channel, digits say, are not mirrored.
 
     Args:
         model: a name of `HYPERPARAMETERS`.
         strategy: "transfer" has its own.
         examples: number of training images.
+        image_shape: (H, W, C).
 
     Returns:
         How to train.
     """
     table = TRANSFER_HYPERPARAMETERS if strategy == "transfer" else HYPERPARAMETERS
     batch_size = max(1, min(table[model].batch_size, examples // LEAST_STEPS_PER_EPOCH))
-    return dataclasses.replace(table[model], batch_size=batch_size)
+    augment = table[model].augment
+    if image_shape[-1] == 1 and augment == "flip,shift":
+        augment = "shift"
+    return dataclasses.replace(table[model], batch_size=batch_size, augment=augment)
 
 
 # What each strategy's figures are called: A.1 has pixels, A.2 noise, A.3 blur.

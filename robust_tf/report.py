@@ -175,6 +175,8 @@ def _reduced(dataset: str, models: pd.DataFrame) -> list[str]:
         found.append(f"{fewest:,} training images of {_FULL[dataset]:,}")
     if dataset in _FULL and models["test_examples"].min() < _FULL_TEST:
         found.append(f"{models['test_examples'].min():,} test images of {_FULL_TEST:,}")
+    if (models["model"] == "compact").any():
+        found.append("the network `compact`, which is not the paper's")
     for transfer, group in models.groupby(models["strategy"] == "transfer"):
         table = experiments.TRANSFER_HYPERPARAMETERS if transfer else experiments.HYPERPARAMETERS
         full = [table[model].epochs if model in table else 0 for model in group["model"]]

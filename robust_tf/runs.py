@@ -15,7 +15,16 @@ import pandas as pd
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import distribution, examples, machine, plots, results, saved_models, training
+from robust_tf import (
+    augmentations,
+    distribution,
+    examples,
+    machine,
+    plots,
+    results,
+    saved_models,
+    training,
+)
 from robust_tf import trials as trials_lib
 from robust_tf.callbacks import Backup, Ramp
 from robust_tf.configuration import Run
@@ -171,6 +180,7 @@ def _fit(
         perturbation=run.perturbation,
         ramp=Ramp(run.ramp_start, run.ramp_end, run.ramp),
         fresh=run.fresh,
+        augment=augmentations.parse(run.augment),
         keep_standardization=run.keep_standardization or run.freeze_base,
         shuffle=run.shuffle,
         drop_remainder=run.drop_remainder,
@@ -184,6 +194,7 @@ def _fit(
             started,
             learning_rate=run.learning_rate,
             beta_1=run.beta_1,
+            recipe=run.recipe,
             jit_compile=run.jit_compile,
             backup=backup,
             tensorboard_dir=partial / "tensorboard" if tensorboard else None,

@@ -5,6 +5,7 @@ a model is fitted is not known here.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from robust_tf import distribution as distribution_lib
 from robust_tf import machine
+from robust_tf.augmentations import augment
 from robust_tf.callbacks import PerturbedFraction, Ramp
 from robust_tf.data import Split, without_autotuning
 from robust_tf.errors import InvalidArgument
@@ -46,6 +48,8 @@ class Settings:
         perturbation: None for natural training.
         ramp: the perturbed fraction over the epochs (incremental training).
         fresh: perturb an image anew in each epoch, not once and for all.
+        augment: names of `augmentations.AUGMENTATIONS`; the image is changed by them anew in
+            each epoch, then perturbed.
         keep_standardization: leave the standardisation of the starting model as it is
             (transfer).
         shuffle: a new order of the examples in each epoch; else that of their indices.
@@ -60,6 +64,7 @@ class Settings:
     perturbation: Perturbation | Mixture | None = None
     ramp: Ramp = Ramp()
     fresh: bool = False
+    augment: tuple[str, ...] = ()
     keep_standardization: bool = False
     shuffle: bool = True
     drop_remainder: bool = False
@@ -190,12 +195,12 @@ def _training(
     adapt: Adapt,
 ) -> Training:
     fraction = PerturbedFraction(ramp, settings.epochs)
-    perturbed_at = _perturbed_at(split, settings)
+    natural_at = _natural_at(split, settings)
+    perturbed_at = _perturbed_at(split, settings, natural_at)
 
     def presented(index: tf.Tensor) -> tf.Tensor:
-        if adapt == "perturbed":
-            return perturbed_at(index, tf.constant(0, tf.int64))
-        return split.images_at(index)
+        images_at = perturbed_at if adapt == "perturbed" else natural_at
+        return images_at(index, tf.constant(0, tf.int64))
 
     with settings.distribution.scope():
         model = build_model()
@@ -207,16 +212,20 @@ def _training(
         examples -= examples % settings.batch_size
     devices = settings.distribution.num_replicas_in_sync
 
+    batches_from = functools.partial(
+        _batches, split, settings, examples, fraction, natural_at, perturbed_at
+    )
+
     def batches_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
         here = devices // context.num_input_pipelines
         first = context.input_pipeline_id * here
-        return _batches(split, settings, examples, fraction, perturbed_at, first, here)
+        return batches_from(first, here)
 
     if devices > 1:
         distribution_lib.synchronize(model)
         batches = settings.distribution.distribute_datasets_from_function(batches_of)
     else:
-        batches = _batches(split, settings, examples, fraction, perturbed_at)
+        batches = batches_from()
     return Training(
         model=model,
         batches=batches,
@@ -232,6 +241,7 @@ def _batches(
     settings: Settings,
     examples: int,
     fraction: PerturbedFraction,
+    natural_at: ImagesAt,
     perturbed_at: ImagesAt,
     first: int = 0,
     here: int = 1,
@@ -269,7 +279,7 @@ def _batches(
             device = tf.cast(device, tf.int32)
             index = index[device::devices]
             count = tf.maximum(0, -((device - count) // devices))
-        parts = [perturbed_at(index[:count], epoch), split.images_at(index[count:])]
+        parts = [perturbed_at(index[:count], epoch), natural_at(index[count:], epoch)]
         images = tf.concat(parts, axis=0)
         images = tf.ensure_shape(images, [static_size, *split.image_shape])
         return images, tf.ensure_shape(tf.gather(split.labels, index), [static_size])
@@ -278,19 +288,31 @@ def _batches(
     return _mapped(epochs.flat_map(indices), batch).prefetch(_PREFETCHED * here)
 
 
-def _perturbed_at(split: Split, settings: Settings) -> ImagesAt:
+def _natural_at(split: Split, settings: Settings) -> ImagesAt:
+    if not settings.augment:
+        return lambda index, epoch: split.images_at(index)
+    base = stream_seed(settings.seed, "augmentation")
+
+    def augmented(index: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        seeds = example_seeds(base, index, epoch)
+        return augment(split.images_at(index), seeds, settings.augment)
+
+    return augmented
+
+
+def _perturbed_at(split: Split, settings: Settings, natural_at: ImagesAt) -> ImagesAt:
     perturbation = settings.perturbation
     if perturbation is None:
-        return lambda index, epoch: split.images_at(index)
+        return natural_at
     perturbation.check(split.image_shape)
     base = stream_seed(settings.seed, "training perturbation")
     fresh = settings.fresh and perturbation.random
 
     def computed(index: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
         seeds = example_seeds(base, index, epoch if fresh else None)
-        return perturbation(split.images_at(index), seeds)
+        return perturbation(natural_at(index, epoch), seeds)
 
-    if fresh or 4 * math.prod(split.images.shape) > _CACHE_BYTES:
+    if fresh or settings.augment or 4 * math.prod(split.images.shape) > _CACHE_BYTES:
         return computed
     first = tf.constant(0, tf.int64)
     chunks = _mapped(_indices(len(split)), lambda index: computed(index, first))
