@@ -1,6 +1,7 @@
 """What the command lines share: flags, errors of one line, exit codes."""
 
 import contextlib
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -160,11 +161,15 @@ def define_device_flags(distributions: Iterable[str]) -> None:
     )
 
 
-def define_test_flags() -> None:
-    """Defines the flags that choose the tests; see `kinds_to_test`."""
+def define_test_flags(kinds: str = "auto") -> None:
+    """Defines the flags that choose the tests; see `kinds_to_test`.
+
+    Args:
+        kinds: the kinds by default.
+    """
     flags.DEFINE_list(
         "eval",
-        "auto",
+        kinds,
         "Which kinds to test: a list of kinds; all; or auto: the kinds of the trained family "
         "(stuck, dead and hot together), all for natural training.",
     )
@@ -242,45 +247,55 @@ def print_accuracies(trials: pd.DataFrame) -> None:
         print(f"\nOver all perturbed tests\n\n{profile.to_string()}")
 
 
-def launch(main: Callable[[], None], deterministic: Callable[[], bool] = _without_xla) -> None:
+def launch(
+    main: Callable[..., None],
+    deterministic: Callable[[], bool] = _without_xla,
+    arguments: str | None = None,
+) -> None:
     """Parses the flags, calls `main` and exits.
 
     The exit code is 0, 2 for flags that are not allowed, 130 after Ctrl-C, and 1 for
     all other failures. What a user can mend is told in one line on standard error.
 
     Args:
-        main: does the work; takes nothing.
+        main: does the work; takes nothing, or a list of the arguments that are no flags.
         deterministic: once the flags are known, whether the same ops must give the same
             numbers on GPUs too.
+        arguments: what arguments that are no flags are called; None to refuse them.
     """
 
-    def guarded(_: list[str]) -> None:
+    def guarded(given: list[str]) -> None:
         logging.set_verbosity(logging.ERROR)
         warnings.showwarning = _show_warning
         if deterministic():  # costs nothing measurable on CPUs
             tf.config.experimental.enable_op_determinism()
         try:
-            main()
+            main(*([given[1:]] if arguments else []))
         except InvalidArgument as error:
-            _fail(2, f"--{error}")
+            _fail(2, _told(error))
         except Unavailable as error:
-            _fail(1, f"--{error}")
+            _fail(1, _told(error))
         except KeyboardInterrupt:
             _fail(130, "stopped; the same command goes on after the last whole epoch")
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=functools.partial(_parse, others=bool(arguments)))
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def _parse(arguments: list[str], others: bool) -> list[str]:
     try:
         left = flags.FLAGS(arguments)
     except flags.Error as error:
         _fail(2, str(error))
     except SystemExit:  # after --help, where absl says 1
         sys.exit(0)
-    if len(left) > 1:
+    if len(left) > 1 and not others:
         _fail(2, f"{left[1]}: expected flags only, as in --name=value")
     return left
+
+
+def _told(error: InvalidArgument | Unavailable) -> str:
+    """The error in a line, which begins with the flag."""
+    return f"--{error}" if error.argument in flags.FLAGS else str(error)
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from robust_tf import plots, saved_models
+from robust_tf import plots, results, saved_models
 from robust_tf import trials as trials_lib
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
@@ -205,6 +206,17 @@ def test(
     )
     plots.save({"accuracy": plots.accuracy(table)}, folder / "figures")
     return folder, table
+
+
+def training_of(classifier: Classifier) -> str:
+    """How a model was trained, in words: "constant hot 6"; "external" for another maker's."""
+    training = classifier.metadata.get("training", {})
+    level = training.get("train_level")
+    return results.training_label(
+        training.get("strategy", "external"),
+        training.get("train_perturb", "none"),
+        np.nan if level is None else level,
+    )
 
 
 def _keras(path: Path, input_range: tuple[float, float]) -> Classifier:

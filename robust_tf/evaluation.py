@@ -61,7 +61,7 @@ class Evaluator:
         Raises:
             InvalidArgument: if the condition's level does not fit the images.
         """
-        correct, _ = self._pass(condition, trial)
+        correct, _, _ = self._pass(condition, trial)
         return int(correct) / len(self._split)
 
     def predictions(self, condition: Condition, trial: int = 0) -> np.ndarray:
@@ -70,10 +70,19 @@ class Evaluator:
         Returns:
             int64 array of shape [N].
         """
-        _, labels = self._pass(condition, trial)
+        _, labels, _ = self._pass(condition, trial)
         return labels.numpy()
 
-    def _pass(self, condition: Condition, trial: int) -> tuple[tf.Tensor, tf.Tensor]:
+    def scores(self, condition: Condition, trial: int = 0) -> np.ndarray:
+        """What the model returns in one pass; arguments as in `accuracy`.
+
+        Returns:
+            float32 array of shape [N, classes].
+        """
+        _, _, scores = self._pass(condition, trial)
+        return scores.numpy()
+
+    def _pass(self, condition: Condition, trial: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         seed = tf.constant(stream_seed(self._seed, f"evaluation/{trial}"))
         if condition is not None:
             condition.check(self._split.image_shape)
@@ -152,11 +161,11 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
         divisor: int,
         seed: tf.Tensor,
         level: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         split = Split(all_images, labels, divisor)
         size, at_once = len(split), batch_size(split.image_shape)
         batches = -(-size // at_once)
-        predictions = tf.TensorArray(tf.int64, batches, element_shape=[None], infer_shape=False)
+        found = tf.TensorArray(tf.float32, batches, element_shape=[None, None], infer_shape=False)
         for batch in tf.range(batches):
             first = batch * at_once
             index = tf.range(first, tf.minimum(first + at_once, size))
@@ -166,9 +175,10 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
             if kind is not None:
                 perturbation = Perturbation(kind, level, channel_blur)
                 images = perturbation(images, example_seeds(seed, index))
-            predictions = predictions.write(batch, tf.argmax(scores(weights, images), axis=-1))
-        predicted = predictions.concat()
-        return tf.math.count_nonzero(predicted == labels), predicted
+            found = found.write(batch, tf.cast(scores(weights, images), tf.float32))
+        all_scores = found.concat()
+        predicted = tf.argmax(all_scores, axis=-1)
+        return tf.math.count_nonzero(predicted == labels), predicted, all_scores
 
     return one_pass
 

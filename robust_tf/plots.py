@@ -400,3 +400,39 @@ def sensor_maps(positions: pd.DataFrame, summary: pd.DataFrame) -> matplotlib.fi
         )
     figure.colorbar(image, ax=list(panels), label="accuracy [%]", shrink=0.85)
     return figure
+
+
+_MARKERS = "osD^vPX*"
+
+
+def comparison(tests: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Accuracy with its 95 % interval and calibration error of models, by test.
+
+    Args:
+        tests: columns as in `scorecards.TESTS_COLUMNS`.
+
+    Returns:
+        The figure, a panel a measure.
+    """
+    labels = [condition_label(*row) for row in zip(tests["test_perturb"], tests["test_level"])]
+    tests = tests.assign(test=labels)
+    names = list(dict.fromkeys(tests["model"]))
+    shown = list(dict.fromkeys(tests["test"]))
+    figure = _figure(2.5 + 0.75 * len(shown), 6.4 + 0.2 * len(names))
+    above, below = figure.subplots(2, 1, sharex=True)
+    for i, (name, colour) in enumerate(zip(names, sns.color_palette(_PALETTE, len(names)))):
+        own = tests[tests["model"] == name].set_index("test").loc[shown]
+        places = np.arange(len(shown)) + (i - (len(names) - 1) / 2) * 0.6 / len(names)
+        style = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)], "linestyle": "none"}
+        reach = 100 * np.abs(own[["low", "high"]].sub(own["accuracy"], axis=0).to_numpy().T)
+        label = f"{own['training'].iloc[0]} ({name})"
+        above.errorbar(places, 100 * own["accuracy"], reach, label=label, capsize=2, **style)
+        below.plot(places, 100 * own["calibration_error"], **style)
+    above.set(ylabel="accuracy [%]")
+    below.set(ylabel="calibration error [%]", xlabel="test images", ylim=(0, None))
+    below.set_xticks(range(len(shown)), [test.replace(" ", "\n") for test in shown])
+    for axes in (above, below):
+        axes.grid(axis="y", linewidth=0.4)
+    figure.legend(loc="outside upper center", fontsize=8)
+    sns.despine(figure)
+    return figure

@@ -315,14 +315,24 @@ def profile(trials: pd.DataFrame) -> pd.DataFrame:
     summary = with_labels(summarize(trials))
     rows = {}
     for training, group in summary.groupby("training", sort=False):
-        tests = group[group["test_perturb"] != "none"]
         natural = group[group["test_perturb"] == "none"]["mean"].iloc[0]
-        worst = tests.loc[tests["mean"].idxmin()]
-        rows[training] = {
-            "natural": natural,
-            "mean": tests["mean"].mean(),
-            "worst": worst["mean"],
-            "at": worst["test"],
-            "drop": natural - worst["mean"],
-        }
+        rows[training] = profile_of(natural, group[group["test_perturb"] != "none"], "mean")
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def profile_of(natural: float, tests: pd.DataFrame, column: str) -> dict[str, Any]:
+    """A row of `profile`.
+
+    Args:
+        natural: accuracy on natural images.
+        tests: a row a perturbed test, with `TEST_COLUMNS` and the accuracies.
+        column: the name of the column that has these.
+    """
+    worst = tests.loc[tests[column].idxmin()]
+    return {
+        "natural": natural,
+        "mean": tests[column].mean(),
+        "worst": worst[column],
+        "at": condition_label(worst["test_perturb"], worst["test_level"]),
+        "drop": natural - worst[column],
+    }

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tqdm
 
 from robust_tf import evaluation, plots, results
-from robust_tf.classifiers import Classifier
+from robust_tf.classifiers import Classifier, training_of
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import file_name, locked, prepare_directory, writing_to
@@ -230,7 +230,7 @@ def write(
             summaries.append(
                 {
                     "model": name,
-                    "training": _training(model),
+                    "training": training_of(model),
                     "dataset": data.name,
                     "data_source": data.source,
                     "defect": value,
@@ -244,13 +244,3 @@ def write(
             results.write(summary, folder / "summary.csv", SUMMARY_COLUMNS)
         plots.save({"sensor-map": plots.sensor_maps(positions, summary)}, folder / "figures")
     return folder, positions, summary
-
-
-def _training(classifier: Classifier) -> str:
-    """How a model was trained, in words: "constant hot 6"; "external" for another maker's."""
-    training = classifier.metadata.get("training", {})
-    return results.training_label(
-        training.get("strategy", "external"),
-        training.get("train_perturb", "none"),
-        np.nan if training.get("train_level") is None else training["train_level"],
-    )

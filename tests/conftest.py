@@ -115,6 +115,7 @@ def command_line(tmp_path: Path, *flags: str, pipeline: str = "pipelines.run") -
         "pipelines.report": {"output_dir": "results"},
         "pipelines.evaluate": {"output_dir": "results"},
         "pipelines.sensor_map": {"output_dir": "results"},
+        "pipelines.compare": {"output_dir": "results"},
         "pipelines.serve": {},
     }[pipeline]
     given = {flag.split("=")[0].lstrip("-") for flag in flags}

@@ -47,13 +47,13 @@ def test_a_snippet_runs(folder, number):
 def test_the_flags_of_the_documents_exist(command):
     known = {"help"}
     for name in (
-        "run", "evaluate", "serve", "grid", "impact", "ablation", "report", "sensor_map"
+        "run", "evaluate", "serve", "grid", "impact", "ablation", "report", "sensor_map", "compare"
     ):  # fmt: skip
         printed = command("--helpfull", pipeline=f"pipelines.{name}").stdout
         known |= set(re.findall(r"^  --(?:\[no\])?([a-z_0-9]+):", printed, re.MULTILINE))
     lines = [
         line
-        for page in ("README.md", "docs/scale.md")
+        for page in ("README.md", "docs/scale.md", "docs/measures.md")
         for line in (ROOT / page).read_text().splitlines()
         if not re.search(r"(^|`)ray |-m benchmarks", line)  # which have flags of their own
     ]

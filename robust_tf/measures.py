@@ -1,0 +1,139 @@
+"""The field's measures of classifiers, as functions of arrays and tables; nothing else.
+
+Sources, which docs/measures.md quotes too:
+
+- interval: Wilson (1927), "Probable inference, the law of succession, and statistical
+  inference".
+- expected calibration error: Guo et al. (2017), "On calibration of modern neural networks".
+- Brier score: Brier (1950), "Verification of forecasts expressed in terms of probability".
+- mCE, relative mCE: Hendrycks and Dietterich (2019), "Benchmarking neural network
+  robustness to common corruptions and perturbations".
+- McNemar (1947), "Note on the sampling error of the difference between correlated
+  proportions or percentages"; here its exact form, a binomial test.
+"""
+
+import math
+
+import numpy as np
+import pandas as pd
+import scipy.special
+import scipy.stats
+
+BINS = 15
+_LEVEL = 0.95
+
+
+def interval(accuracy: float, examples: int) -> tuple[float, float]:
+    """The 95 % interval of an accuracy (Wilson's score interval).
+
+    The mean over several trials counts as one trial: they see the same images, so they
+    are no more images.
+
+    Args:
+        accuracy: fraction of images that are classified correctly, in [0, 1].
+        examples: number of different images.
+
+    Returns:
+        Lower and upper end, in [0, 1].
+    """
+    z = scipy.stats.norm.ppf((1 + _LEVEL) / 2)
+    centre = accuracy + z**2 / (2 * examples)
+    reach = z * math.sqrt(accuracy * (1 - accuracy) / examples + (z / (2 * examples)) ** 2)
+    scale = 1 + z**2 / examples
+    return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of scores: as they are, if they are some; else by softmax of logits.
+
+    Args:
+        scores: floats, shape [N, K].
+
+    Returns:
+        float64 array [N, K], rows of sum 1.
+    """
+    scores = scores.astype(np.float64)
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+        return scores / scores.sum(axis=1, keepdims=True)
+    return scipy.special.softmax(scores, axis=1)
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+    """Expected calibration error: how far confidence is from accuracy.
+
+    Images are put into bins of equal width by their confidence, the largest probability;
+    the differences of the bins' mean confidence and accuracy are averaged, each with the
+    share of images in it.
+
+    Args:
+        probabilities: floats in [0, 1], shape [N, K].
+        labels: true classes, integers, shape [N].
+        bins: number of bins (0, 1/bins], …, (1 - 1/bins, 1].
+
+    Returns:
+        A number in [0, 1]; 0 is best.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.ceil(confidence * bins).clip(1, bins).astype(int) - 1
+    gap = np.bincount(place, confidence - right, minlength=bins)  # count · (confidence - accuracy)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The Brier score: mean over images of Σₖ (pₖ - [k is the label])².
+
+    Arguments as in `calibration_error`.
+
+    Returns:
+        A number in [0, 2]; 0 is best.
+    """
+    errors = probabilities.astype(np.float64)
+    errors[np.arange(len(labels)), labels] -= 1
+    return float((errors**2).sum(axis=1).mean())
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
+    """McNemar's exact test of two classifiers on the same images.
+
+    Args:
+        first: whether the first is right, bool, shape [N].
+        second: likewise the second.
+
+    Returns:
+        The images that only the first gets right, those that only the second does, and
+        the two-sided p-value of so uneven a split, if both were as good.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    differing = only_first + only_second
+    if not differing:
+        return 0, 0, 1.0
+    return only_first, only_second, float(scipy.stats.binomtest(only_first, differing).pvalue)
+
+
+def corruption_errors(errors: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
+    """Corruption errors relative to a baseline, a row a kind of perturbation.
+
+    Args:
+        errors: columns kind ("none" for natural images), level, and error, a fraction.
+        baseline: the same tests of another classifier.
+
+    Returns:
+        By kind: corruption_error, Σ E / Σ E_baseline over the levels; and
+        relative_corruption_error, Σ (E - E_natural) / Σ (E_baseline - E_baseline_natural),
+        missing where the baseline loses nothing. 1 is as the baseline. Their means over
+        the kinds are mCE and relative mCE; the paper multiplies them by 100.
+    """
+
+    def sums(table: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+        natural = table.loc[table["kind"] == "none", "error"].iloc[0]
+        by_kind = table[table["kind"] != "none"].groupby("kind", sort=False)["error"]
+        return by_kind.sum(), by_kind.sum() - natural * by_kind.size()
+
+    (own, own_lost), (base, base_lost) = sums(errors), sums(baseline)
+    return pd.DataFrame(
+        {
+            "corruption_error": own / base.where(base > 0),
+            "relative_corruption_error": own_lost / base_lost.where(base_lost > 0),
+        }
+    ).loc[own.index]

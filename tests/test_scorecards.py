@@ -1,0 +1,139 @@
+import subprocess
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from robust_tf import classifiers, measures, models, plots, saved_models, scorecards
+from robust_tf.errors import Unavailable
+from robust_tf.evaluation import Evaluator
+from robust_tf.perturbations import Perturbation
+from tests.conftest import ROOT, command_line
+
+CONDITIONS = (None, Perturbation("hot", 2), Perturbation("noise", 0.05), Perturbation("blur", 1))
+
+
+@pytest.fixture(scope="module")
+def other(sample, tmp_path_factory):
+    """The SavedModel of a network that has learned nothing."""
+    return saved_models.export(
+        models.build("mnist_cnn", (28, 28, 1), 10, standardize="none", seed=3),
+        tmp_path_factory.mktemp("saved") / "untrained",
+        label_names=sample.label_names,
+        training={"dataset": "mnist", "strategy": "constant", "train_perturb": "hot"},
+    )
+
+
+@pytest.fixture(scope="module")
+def found(exported, other, sample):
+    loaded = {"good": classifiers.load(exported), "poor": classifiers.load(other)}
+    return scorecards.measure(
+        loaded, sample, CONDITIONS, baseline="good", trials=3, seed=1, progress=False
+    )
+
+
+def test_a_row_a_model_and_test(found, trained, sample):
+    tests = found.tests
+    assert len(tests) == 2 * len(CONDITIONS)
+    assert tests["trials"].tolist() == [1, 3, 3, 1] * 2
+    # The Keras model itself, not by way of its SavedModel.
+    evaluator, labels = Evaluator(trained, sample.test, 1), sample.test.labels.numpy()
+    for condition, row in zip(CONDITIONS, tests[tests["model"] == "good"].itertuples()):
+        accuracies, calibration, brier = [], [], []
+        for trial in range(row.trials):
+            logits = evaluator.scores(condition, trial)
+            probabilities = keras.ops.softmax(logits).numpy()
+            accuracies.append(evaluator.accuracy(condition, trial))
+            calibration.append(measures.calibration_error(probabilities, labels))
+            brier.append(np.mean(np.sum((probabilities - np.eye(10)[labels]) ** 2, axis=1)))
+        assert row.accuracy == pytest.approx(np.mean(accuracies))
+        assert row.std == pytest.approx(np.std(accuracies))
+        assert row.calibration_error == pytest.approx(np.mean(calibration), abs=2e-3)
+        assert row.brier_score == pytest.approx(np.mean(brier), abs=1e-4)
+        assert row.low < row.accuracy < row.high
+
+
+def test_the_summary(found):
+    good, poor = found.summary.set_index("model").loc[["good", "poor"]].itertuples()
+    assert (good.mce, good.relative_mce) == pytest.approx((1, 1))
+    errors = 1 - found.tests.set_index(["model", "test_perturb"])["accuracy"]
+    ratios = [errors["poor", kind] / errors["good", kind] for kind in ("hot", "noise", "blur")]
+    assert poor.mce == pytest.approx(np.mean(ratios))
+    assert good.natural == 1 - errors["good", "none"]
+    assert good.worst == pytest.approx(1 - max(errors["good"]))
+    assert good.drop == pytest.approx(good.natural - good.worst)
+    assert poor.training == "constant hot"
+
+
+def test_pairs_are_compared_on_the_same_images(found, trained, other, sample):
+    labels = sample.test.labels.numpy()
+    both = trained, saved_models.load(other)
+    for condition, row in zip(CONDITIONS, found.pairs.itertuples()):
+        right = [
+            Evaluator(model, sample.test, 1).predictions(condition) == labels for model in both
+        ]
+        only = [int((a & ~b).sum()) for a, b in (right, right[::-1])]
+        assert [row.only_first, row.only_second] == only
+        assert row.p_value == pytest.approx(scipy.stats.binomtest(only[0], sum(only)).pvalue)
+
+
+def test_the_figure(found):
+    figure = plots.comparison(found.tests)
+    above, below = figure.axes
+    assert [tick.get_text() for tick in below.get_xticklabels()][:2] == ["natural", "hot\n2"]
+    assert len(above.containers) == 2
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two runs with their results."""
+    folder = tmp_path_factory.mktemp("runs")
+    flags = ["--perturb=hot", "--data_source=sample", "--epochs=1", "--trials=1"]
+    subprocess.run(command_line(folder, *flags), cwd=ROOT, check=True, timeout=300)
+    return folder
+
+
+def test_the_pipeline_compares_runs_and_saved_models(command, folder):
+    natural, constant = sorted((folder / "results").glob("mnist-*"), reverse=True)
+    done = command(
+        str(constant), natural.name, "--data_source=sample", "--eval=hot", "--trials=2",
+        f"--output_dir={folder / 'results'}", pipeline="pipelines.compare",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "McNemar" in done.stdout
+    (results,) = (folder / "results").glob("comparison-*")
+    assert (results / "figures" / "comparison.png").stat().st_size > 10_000
+    summary = pd.read_csv(results / "summary.csv")
+    assert summary["baseline"].tolist() == [f"{natural.name}/1"] * 2
+    assert summary["training"].tolist() == ["constant hot 6", "natural"]
+    recorded = pd.read_csv(constant / "trials.csv").iloc[0]
+    assert summary["natural"].iloc[0] == pytest.approx(recorded["accuracy"])
+    saved = folder / "saved_models" / natural.name
+    assert scorecards.find(natural.name, folder / "results") == saved / "1"
+    assert scorecards.find(str(saved), "elsewhere") == saved / "1"
+
+
+@pytest.mark.parametrize(
+    ("runs", "code", "message"),
+    [
+        ([], 2, "error: RUN: expected two runs or more"),
+        (["a"], 2, "error: RUN=a: expected two runs or more"),
+        (["a", "b"], 1, "error: RUN=a: expected the directory of a SavedModel"),
+        (["a", "b", "--eval=rain"], 2, "error: --eval=rain: expected auto, all"),
+    ],
+)
+def test_what_cannot_be_compared(command, runs, code, message):
+    done = command(*runs, pipeline="pipelines.compare")
+    assert done.returncode == code
+    assert done.stderr.splitlines()[-1].startswith(message)
+
+
+def test_the_baseline(exported, other):
+    both = [classifiers.load(other), classifiers.load(exported)]
+    assert scorecards.baseline(both) == 1
+    assert scorecards.baseline(both[:1] * 2) == 0
+    assert scorecards.baseline(both, both[0].path) == 0
+    with pytest.raises(Unavailable, match="expected the directory of a SavedModel"):
+        scorecards.find("nothing", "nowhere")
