@@ -241,10 +241,19 @@ def print_accuracies(trials: pd.DataFrame) -> None:
     """Prints the accuracies of models by test; over all, where there are several families."""
     print(results.comparison(trials).to_string())
     if len({KINDS[kind].family for kind in trials["test_perturb"] if kind in KINDS}) > 1:
-        profile = results.profile(trials)
+        print("\nOver all perturbed tests\n")
+        print_profile(trials)
+
+
+def print_profile(trials: pd.DataFrame, most: int | None = None) -> None:
+    """Prints `results.profile` of models, in percent; the best in the worst case, if so many."""
+    for dataset, own in trials.groupby("dataset", sort=False):
+        profile = results.profile(own)
+        if most is not None:
+            profile = profile.nlargest(most, "worst").rename_axis(dataset)
         percent = ["natural", "mean", "worst", "drop"]
         profile[percent] = profile[percent].mul(100).round(2)
-        print(f"\nOver all perturbed tests\n\n{profile.to_string()}")
+        print(profile.to_string())
 
 
 def launch(

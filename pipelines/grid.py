@@ -6,7 +6,7 @@ Example:
 
 from pipelines import app, sweep
 
-sweep.define_flags("by default mnist,cifar10", fields=("strategies", "perturbs", "levels"))
+sweep.define_flags("by default mnist,cifar10", fields=("strategies", "perturbs", "levels", "eval"))
 
 
 def main() -> None:

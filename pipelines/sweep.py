@@ -2,12 +2,13 @@
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags
 
 from pipelines import app
-from robust_tf import estimate, experiments, figures, machine, models, sweeps
+from robust_tf import comparisons, estimate, experiments, figures, machine, models, sweeps
 from robust_tf.cluster import Cluster
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS
@@ -15,13 +16,17 @@ from robust_tf.tasks import Sources, Task, plan
 
 flags.disclaim_key_flags()
 
+# How many models are printed.
+_SHOWN = 10
+
 
 def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
     """Defines the flags of a sweep.
 
     Args:
         datasets: the default datasets, in words.
-        fields: which fields of `experiments.Selection` can be chosen besides datasets.
+        fields: which fields of `experiments.Selection` can be chosen besides datasets; and
+            "eval", if tests can be.
     """
     flags.DEFINE_list("datasets", None, f"TFDS datasets, separated by commas; {datasets}.")
     if "strategies" in fields:
@@ -30,7 +35,15 @@ def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
         )
     if "perturbs" in fields:
         flags.DEFINE_list("perturbs", None, f"Some of {', '.join(KINDS)}; by default all.")
+    if "levels" in fields:
         flags.DEFINE_list("levels", None, "Some of the experiment's levels; by default all.")
+    if "eval" in fields:
+        flags.DEFINE_enum(
+            "eval",
+            "auto",
+            ("auto", "all"),
+            "The tests of each model: auto, those of its trained family, as in the paper; or all.",
+        )
     flags.DEFINE_list("seeds", ["0"], "Seeds; each model is trained once a seed.")
     app.define_preset_flag()
     app.define_source_flags()
@@ -84,17 +97,21 @@ def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
     flags.DEFINE_bool("dry_run", False, "List the models with an estimate of time and stop.")
 
 
-def run(experiment: str) -> None:
+def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
     """Carries out an experiment as the flags say; exits with 1 if a model failed.
 
     Args:
         experiment: a name of `experiments.EXPERIMENTS`.
+        finish: what else to make of the tables, given the output directory.
     """
     values = flags.FLAGS
     if values.trials < 1:
         raise InvalidArgument("trials", values.trials, "a whole number from 1 on")
     seeds = _numbers("seeds", int)
     cells = experiments.EXPERIMENTS[experiment](_selection())
+    all_tests = "eval" in values and values.eval == "all"
+    if all_tests:
+        cells = experiments.with_all_tests(cells)
     sources = Sources(
         data_dir=values.data_dir,
         data_source=values.data_source,
@@ -137,6 +154,12 @@ def run(experiment: str) -> None:
         if experiment == "impact":
             sweeps.save_examples(tasks, datasets, **folders)
         figures.draw(experiment, folders["output_dir"], values.reference)
+        if finish:
+            finish(folders["output_dir"])
+        if all_tests:
+            trials = comparisons.table(folders["output_dir"], experiment, "trials")
+            print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
+            app.print_profile(trials, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
     print(f"tables   {values.output_dir}/{experiment}/tables")
     print(f"figures  {values.output_dir}/{experiment}/figures")

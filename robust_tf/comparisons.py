@@ -122,6 +122,11 @@ def _impact_figures(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _grid_figures(summary: pd.DataFrame) -> pd.DataFrame:
+    # The paper's figures show tests of the trained family; there may be others.
+    kinds = zip(summary["train_perturb"], summary["test_perturb"])
+    summary = summary[
+        ["none" in pair or KINDS[pair[0]].family == KINDS[pair[1]].family for pair in kinds]
+    ]
     figures = [
         "natural" if strategy == "natural" else experiments.figure(strategy, perturb)
         for strategy, perturb in zip(summary["strategy"], summary["train_perturb"])

@@ -219,6 +219,7 @@ class Cell:
         batch_norm: whether the network has batch norm; None for the network's own.
         dropout: likewise its rate of dropout, in [0, 1).
         activation: likewise its activation.
+        standardize: as in `models.build_cnn`; None for the network's own.
         test_levels: what it is tested with besides natural images: levels by kind.
     """
 
@@ -229,6 +230,7 @@ class Cell:
     batch_norm: bool | None = None
     dropout: float | None = None
     activation: str | None = None
+    standardize: str | None = None
     test_levels: tuple[tuple[str, tuple[float, ...]], ...] = ()
 
 
@@ -333,10 +335,47 @@ def grid(selection: Selection) -> list[Cell]:
     return cells
 
 
+def standardization(selection: Selection) -> list[Cell]:
+    """Natural models and those of each strategy and kind, standardised in three ways.
+
+    Each kind is trained at its level of `TRAIN_LEVELS`; all are tested with all of the
+    paper's tests. Goes beyond the paper.
+
+    Args:
+        selection: of datasets, strategies and kinds.
+
+    Returns:
+        Sixteen cells a dataset and standardisation.
+
+    Raises:
+        InvalidArgument: if a field of the selection has what is not there.
+    """
+    _check("strategies", selection.strategies, FIGURE_LETTERS)
+    _check("perturbs", selection.perturbs, TRAIN_LEVELS)
+    cells = []
+    for dataset in selection.datasets or ("mnist",):
+        for standardize in ("pixel", "global", "none"):
+            cells.append(Cell(dataset, standardize=standardize))
+            cells += [
+                Cell(dataset, strategy, kind, level, standardize=standardize)
+                for strategy in FIGURE_LETTERS
+                if strategy in (selection.strategies or FIGURE_LETTERS)
+                for kind, level in TRAIN_LEVELS.items()
+                if kind in (selection.perturbs or TRAIN_LEVELS)
+            ]
+    return with_all_tests(cells)
+
+
+def with_all_tests(cells: Iterable[Cell]) -> list[Cell]:
+    """The same models, tested with all kinds, not those of their own family alone."""
+    return [dataclasses.replace(cell, test_levels=tuple(TEST_LEVELS.items())) for cell in cells]
+
+
 EXPERIMENTS: dict[str, Callable[[Selection], list[Cell]]] = {
     "impact": impact,
     "ablation": ablation,
     "grid": grid,
+    "standardization": standardization,
 }
 
 

@@ -8,6 +8,7 @@ import matplotlib.figure
 import pandas as pd
 
 from robust_tf import comparisons, experiments, plots
+from robust_tf import standardization as standardization_lib
 
 Figures = dict[str, matplotlib.figure.Figure]
 # As in print, and as in a report.
@@ -50,6 +51,12 @@ def ablation(output_dir: str | os.PathLike, reference: bool = True) -> Figures:
     return {"table-I": plots.ablation(rows, published)}
 
 
+def standardization(output_dir: str | os.PathLike, reference: bool = True) -> Figures:
+    """What natural models lose, by standardisation; nothing of it is published."""
+    falls = standardization_lib.falls(output_dir)
+    return {"falls": plots.falls(falls)} if len(falls) else {}
+
+
 def _curves(output_dir: str | os.PathLike, names: list[str], reference: bool) -> Figures:
     points = comparisons.points(output_dir)
     published = comparisons.published_points() if reference else None
@@ -72,6 +79,7 @@ FIGURES: dict[str, Callable[[str | os.PathLike, bool], Figures]] = {
     "impact": impact,
     "grid": grid,
     "ablation": ablation,
+    "standardization": standardization,
 }
 
 

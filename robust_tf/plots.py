@@ -402,6 +402,38 @@ def sensor_maps(positions: pd.DataFrame, summary: pd.DataFrame) -> matplotlib.fi
     return figure
 
 
+def falls(table: pd.DataFrame) -> matplotlib.figure.Figure:
+    """What natural models lose under each test, a bar a standardisation.
+
+    Args:
+        table: columns as in `standardization.FALL_COLUMNS`.
+
+    Returns:
+        The figure, a panel a dataset.
+    """
+    datasets = list(dict.fromkeys(table["dataset"]))
+    figure = _figure(8.6, 3.8 * len(datasets))
+    for dataset, axes in zip(datasets, figure.subplots(len(datasets), 1, squeeze=False)[:, 0]):
+        own = table[table["dataset"] == dataset].set_index("test")
+        modes = [name for name in ("pixel", "global", "none") if own[name].notna().any()]
+        for i, mode in enumerate(modes):
+            bars = axes.bar(
+                np.arange(len(own)) + (i - (len(modes) - 1) / 2) * 0.8 / len(modes),
+                100 * own[mode],
+                width=0.8 / len(modes),
+                color=sns.color_palette(_PALETTE)[i],
+                hatch=_HATCHES[i],
+                edgecolor="white",
+                label=mode,
+            )
+            axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+        axes.set(ylabel=f"points lost on {dataset}", xlabel="test images")
+        axes.set_xticks(range(len(own)), [test.replace(" ", "\n") for test in own.index])
+        axes.legend(title="standardize", fontsize=8)
+    sns.despine(figure)
+    return figure
+
+
 _MARKERS = "osD^vPX*"
 
 

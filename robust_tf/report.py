@@ -11,6 +11,7 @@ from robust_tf.errors import Unavailable
 from robust_tf.files import replacing, writing_to
 from robust_tf.pages import Section, markdown, page
 
+_OF_PAPER = ("impact", "ablation", "grid")
 _TITLE = "Strategies for Robust Image Classification: the published results and ours"
 _SOURCE = (
     "Published: T. E. Cavey, A. A. Dolan and J. D. Stock, Strategies for Robust Image "
@@ -35,7 +36,7 @@ def write(output_dir: str | os.PathLike, reference: bool = True) -> tuple[Path, 
         Unavailable: if there is no experiment, or the directory cannot be written.
     """
     output_dir = Path(output_dir)
-    names = [name for name in experiments.EXPERIMENTS if (output_dir / name).is_dir()]
+    names = [name for name in _OF_PAPER if (output_dir / name).is_dir()]
     names = [name for name in names if (output_dir / name / "models.csv").is_file()]
     if not names:
         expected = "expected results of pipelines.impact, pipelines.grid or pipelines.ablation"

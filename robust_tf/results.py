@@ -103,6 +103,7 @@ _CELL_COLUMNS = [
     "batch_norm",
     "dropout",
     "activation",
+    "standardize",
 ]
 
 

@@ -128,6 +128,8 @@ class Task:
             words.append("without dropout")
         if run.activation not in (None, "relu"):
             words.append(f"with {run.activation}")
+        if run.standardize != "pixel":
+            words.append(f"standardize {run.standardize}")
         if run.seed:
             words.append(f"seed {run.seed}")
         return " ".join(words)

@@ -112,6 +112,7 @@ def command_line(tmp_path: Path, *flags: str, pipeline: str = "pipelines.run") -
         "pipelines.impact": both,
         "pipelines.ablation": both,
         "pipelines.grid": both,
+        "pipelines.standardization": both,
         "pipelines.report": {"output_dir": "results"},
         "pipelines.evaluate": {"output_dir": "results"},
         "pipelines.sensor_map": {"output_dir": "results"},

@@ -47,7 +47,8 @@ def test_a_snippet_runs(folder, number):
 def test_the_flags_of_the_documents_exist(command):
     known = {"help"}
     for name in (
-        "run", "evaluate", "serve", "grid", "impact", "ablation", "report", "sensor_map", "compare"
+        "run", "evaluate", "serve", "grid", "impact", "ablation", "report", "sensor_map", "compare",
+        "standardization"
     ):  # fmt: skip
         printed = command("--helpfull", pipeline=f"pipelines.{name}").stdout
         known |= set(re.findall(r"^  --(?:\[no\])?([a-z_0-9]+):", printed, re.MULTILINE))
