@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from absl import app, flags, logging
 
 from robust_tf import classifiers, data, experiments, models, remote, results, training
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation import OtherImages
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
 
@@ -170,8 +172,10 @@ def define_test_flags(kinds: str = "auto") -> None:
     flags.DEFINE_list(
         "eval",
         kinds,
-        "Which kinds to test: a list of kinds; all; or auto: the kinds of the trained family "
-        "(stuck, dead and hot together), all for natural training.",
+        "What to test: a list of kinds; all of them; or auto: those of the trained family (stuck, "
+        "dead and hot together), all for natural training. In a list besides: corrupted, what is "
+        "prepared of TFDS's mnist_corrupted or cifar10_corrupted; and tfds:NAME, the test images "
+        "of another TFDS dataset of the same form.",
     )
     flags.DEFINE_integer(
         "trials",
@@ -196,19 +200,63 @@ def kinds_to_test(perturb: str | None) -> tuple[str, ...]:
     Raises:
         InvalidArgument: if one is unknown, or `--trials` is below 1.
     """
-    asked = flags.FLAGS.eval
+    asked = [name for name in flags.FLAGS.eval if not _is_other(name)]
     if flags.FLAGS.trials < 1:
         raise InvalidArgument("trials", flags.FLAGS.trials, "a whole number from 1 on")
-    if asked == ["all"] or (asked == ["auto"] and perturb is None):
+    if "all" in asked or ("auto" in asked and perturb is None):
         return tuple(KINDS)
-    if asked == ["auto"]:
-        trained = KINDS if perturb == "all" else perturb.split(",")
+    kinds = [kind for kind in asked if kind != "auto"]
+    if "auto" in asked:
+        trained = KINDS if perturb == "all" else (perturb or "").split(",")
         families = {KINDS[kind].family for kind in trained}
-        return tuple(kind for kind in KINDS if KINDS[kind].family in families)
-    for kind in asked:
+        kinds += [kind for kind in KINDS if KINDS[kind].family in families]
+    for kind in kinds:
         if kind not in KINDS:
-            raise InvalidArgument("eval", kind, f"auto, all, or some of {', '.join(KINDS)}")
-    return tuple(asked)
+            expected = f"auto, all, corrupted, tfds:NAME, or some of {', '.join(KINDS)}"
+            raise InvalidArgument("eval", kind, expected)
+    return tuple(dict.fromkeys(kinds))
+
+
+def _is_other(name: str) -> bool:
+    return name == "corrupted" or name.startswith("tfds:")
+
+
+def other_images(like: data.Data) -> tuple[OtherImages, ...]:
+    """The tests that `--eval` asks for besides kinds of perturbation.
+
+    Args:
+        like: the dataset that the tested models are for.
+
+    Raises:
+        InvalidArgument: if a dataset is unknown or of another form.
+        Unavailable: if it is not there.
+    """
+    values = flags.FLAGS
+    names = []
+    for asked in filter(_is_other, values.eval):
+        corrupted = asked == "corrupted"
+        names += (
+            data.prepared_corruptions(like, values.data_dir)
+            if corrupted
+            else [asked.removeprefix("tfds:")]
+        )
+    return tuple(
+        OtherImages(
+            *_kind_and_severity(name),
+            data.load_test(
+                name, like, data_dir=values.data_dir, test_examples=values.test_examples
+            ),
+        )
+        for name in dict.fromkeys(names)
+    )
+
+
+def _kind_and_severity(name: str) -> tuple[str, float]:
+    """Those of a dataset: TFDS's "cifar10_corrupted/fog_3" is severity 3 of 5."""
+    kind, _, severity = name.rpartition("_")
+    if name.startswith("cifar10_corrupted/") and severity.isdecimal():
+        return kind, float(severity)
+    return name, math.nan
 
 
 def check_outputs() -> None:
@@ -240,7 +288,8 @@ def _without_xla() -> bool:
 def print_accuracies(trials: pd.DataFrame) -> None:
     """Prints the accuracies of models by test; over all, where there are several families."""
     print(results.comparison(trials).to_string())
-    if len({KINDS[kind].family for kind in trials["test_perturb"] if kind in KINDS}) > 1:
+    tested = set(trials["test_perturb"]) - {"none"}
+    if len({KINDS[kind].family if kind in KINDS else kind for kind in tested}) > 1:
         print("\nOver all perturbed tests\n")
         print_profile(trials)
 

@@ -30,8 +30,6 @@ def main(runs: list[str]) -> None:
     if len(runs) < 2:
         raise InvalidArgument("RUN", " ".join(runs) or None, "two runs or more")
     kinds = app.kinds_to_test(None)
-    if not kinds:
-        raise InvalidArgument("eval", "", "at least one kind")
     conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
     app.check_outputs()
     paths = [scorecards.find(run, values.output_dir) for run in runs]
@@ -42,6 +40,9 @@ def main(runs: list[str]) -> None:
             raise InvalidArgument("baseline", _BASELINE.value, f"one of {', '.join(runs)}")
     models = [classifiers.load(path) for path in paths]
     dataset = app.load_data(models[0].metadata.get("training", {}).get("dataset", "mnist"))
+    conditions = (*conditions, *app.other_images(dataset))
+    if len(conditions) == 1:
+        raise InvalidArgument("eval", "", "at least one test")
     with app.outputs() as folders:
         folder, found = scorecards.write(
             models,

@@ -22,6 +22,7 @@ def main() -> None:
     kinds = app.kinds_to_test(None if perturb == "none" else perturb)
     conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
     dataset = app.load_data()
+    conditions = (*conditions, *app.other_images(dataset))
     with app.outputs() as folders:
         folder, table = classifiers.test(
             classifier, dataset, conditions, trials=values.trials, seed=values.seed, **folders

@@ -276,6 +276,7 @@ def main() -> None:
         app.check_outputs()
     dataset = app.load_data(train_examples=_TRAIN_EXAMPLES.value, preset=values.preset)
     run = options.resolve(dataset)
+    conditions = (*conditions, *app.other_images(dataset))
     if _DRY_RUN.value:
         for name, value in run.columns().items():
             print(f"{name} = {'' if value is None else value}")

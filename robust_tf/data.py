@@ -157,6 +157,83 @@ def load(
     )
 
 
+def load_test(
+    name: str,
+    like: Data,
+    *,
+    data_dir: str | None = None,
+    test_examples: int | None = None,
+) -> Split:
+    """Loads the test images of another dataset, to test models of `like` with.
+
+    Args:
+        name: as in `load`.
+        like: the dataset that the models are for.
+        data_dir: as in `load`.
+        test_examples: use this many, the first, where there are so many; by default all.
+
+    Returns:
+        The test split, with the divisor of that of `like`.
+
+    Raises:
+        InvalidArgument: if the name is unknown, or its images or classes are not like.
+        Unavailable: if it is neither there nor to be had.
+    """
+    try:
+        builder = _builder(name, data_dir)
+        _check_form(builder, name)
+    except InvalidArgument as error:
+        raise error.of("eval") from error
+    image, label = builder.info.features["image"], builder.info.features["label"]
+    if tuple(image.shape) != like.image_shape or label.num_classes != len(like.label_names):
+        expected = f"a dataset of {len(like.label_names)} classes and images {like.image_shape}"
+        raise InvalidArgument("eval", f"{name} ({label.num_classes}, {image.shape})", expected)
+    if not _is_prepared(builder, data_dir):
+        problem = _download(builder)
+        if problem:
+            raise Unavailable("eval", name, f"{problem}; prepare it by `tfds build {name}`")
+    test = next((split for split in ("test", "validation") if split in builder.info.splits), None)
+    if test is None:
+        raise InvalidArgument("eval", name, "a TFDS dataset with a split test")
+    split = dataclasses.replace(_read_split(builder, test, data_dir), divisor=like.test.divisor)
+    return split.first(test_examples) if test_examples is not None else split
+
+
+def prepared_corruptions(like: Data, data_dir: str | None = None) -> list[str]:
+    """The prepared configurations of TFDS's corrupted variant of a dataset.
+
+    Args:
+        like: the dataset, "mnist" or "cifar10".
+        data_dir: as in `load`.
+
+    Returns:
+        Names of datasets, such as "mnist_corrupted/fog", in TFDS's order.
+
+    Raises:
+        InvalidArgument: if TFDS has no such variant.
+        Unavailable: if none of them is prepared.
+    """
+    variant = f"{like.name}_corrupted"
+    try:
+        names = [config.name for config in tfds.builder_cls(variant).BUILDER_CONFIGS]
+    except tfds.core.DatasetNotFoundError:
+        expected = f"no value with dataset={like.name}: TFDS has no {variant}"
+        raise InvalidArgument("eval", "corrupted", expected) from None
+    found = [
+        f"{variant}/{name}"
+        for name in names
+        if tfds.builder(f"{variant}/{name}", data_dir=data_dir).is_prepared()
+    ]
+    if not found:
+        raise Unavailable(
+            "eval",
+            "corrupted",
+            f"no part of {variant} is prepared in {data_dir or tfds.core.constants.DATA_DIR}; "
+            f"prepare some where there is a network, such as `tfds build {variant}/{names[0]}`",
+        )
+    return found
+
+
 def _from_tfds_or_sample(name: str, data_dir: str | None, fall_back: bool) -> Data:
     builder = _builder(name, data_dir)
     _check_form(builder, name)

@@ -8,7 +8,8 @@ and for all models of one architecture.
 import json
 import math
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -18,11 +19,46 @@ import tqdm
 
 from robust_tf import models
 from robust_tf.data import Split
+from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
 
+
+@dataclass(frozen=True)
+class OtherImages:
+    """A test condition that was recorded, not computed: the images of another dataset.
+
+    Attributes:
+        kind: the name of the dataset, "mnist_corrupted/fog".
+        level: the severity that the dataset gives; NaN for none.
+        split: the images.
+    """
+
+    kind: str
+    level: float
+    split: Split = field(compare=False, repr=False)
+    # As of a perturbation that does nothing.
+    random: ClassVar[bool] = False
+    channel_blur: ClassVar[bool] = False
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises `InvalidArgument` if its images are not of shape (H, W, C)."""
+        if self.split.image_shape != image_shape:
+            given = f"{self.kind} {self.split.image_shape}"
+            raise InvalidArgument("eval", given, f"a dataset of images of shape {image_shape}")
+
+    def __str__(self) -> str:
+        """In words."""
+        return self.kind if math.isnan(self.level) else f"{self.kind} {self.level:g}"
+
+
 # A test condition: None for natural images.
-Condition = Perturbation | None
+Condition = Perturbation | OtherImages | None
+
+
+def images_of(condition: Condition, split: Split) -> Split:
+    """The examples that a condition is about: its own, or those of the test set."""
+    return condition.split if isinstance(condition, OtherImages) else split
 
 
 def batch_size(image_shape: tuple[int, int, int]) -> int:
@@ -62,7 +98,7 @@ class Evaluator:
             InvalidArgument: if the condition's level does not fit the images.
         """
         correct, _, _ = self._pass(condition, trial)
-        return int(correct) / len(self._split)
+        return int(correct) / len(images_of(condition, self._split))
 
     def predictions(self, condition: Condition, trial: int = 0) -> np.ndarray:
         """The predicted classes in one pass; arguments as in `accuracy`.
@@ -86,15 +122,16 @@ class Evaluator:
         seed = tf.constant(stream_seed(self._seed, f"evaluation/{trial}"))
         if condition is not None:
             condition.check(self._split.image_shape)
-        kind = None if condition is None else condition.kind
-        level = tf.constant(0.0 if condition is None else condition.level, tf.float64)
-        channel_blur = condition is not None and condition.channel_blur
+        computed = condition if isinstance(condition, Perturbation) else None
+        kind = computed.kind if computed else None
+        level = tf.constant(computed.level if computed else 0.0, tf.float64)
+        channel_blur = computed is not None and computed.channel_blur
         key = (kind, channel_blur)
         if key not in self._functions:
             self._functions[key] = _one_pass(self._model, kind, channel_blur)
         variables = self._model.weights if isinstance(self._model, keras.Model) else []
         weights = [tf.convert_to_tensor(variable) for variable in variables]
-        split = self._split
+        split = images_of(condition, self._split)
         return self._functions[key](weights, split.images, split.labels, split.divisor, seed, level)
 
 
@@ -231,7 +268,7 @@ def evaluate(
                 "test_level": condition.level if condition else np.nan,
                 "trial": trial,
                 "accuracy": evaluator.accuracy(condition, trial),
-                "n_examples": len(split),
+                "n_examples": len(images_of(condition, split)),
             }
         )
     columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples"]

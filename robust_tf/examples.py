@@ -13,9 +13,12 @@ import pandas as pd
 import tensorflow as tf
 
 from robust_tf.data import Data
-from robust_tf.evaluation import Condition, Evaluator
+from robust_tf.evaluation import Evaluator
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
+
+# Natural images, or perturbed ones; those of other datasets are no others of the same.
+Condition = Perturbation | None
 
 COLUMNS = ["example", "test_perturb", "test_level", "label", "training", "predicted", "image"]
 # Examples are chosen from so many test images.

@@ -30,7 +30,7 @@ from robust_tf.callbacks import Backup, Ramp
 from robust_tf.configuration import Run
 from robust_tf.data import Data
 from robust_tf.errors import Unavailable
-from robust_tf.evaluation import Condition, Evaluator
+from robust_tf.evaluation import Condition, Evaluator, OtherImages, images_of
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.strategies import STRATEGIES, Settings, Training
 
@@ -244,6 +244,7 @@ def test(
         InvalidArgument: if a condition does not fit the images or `trials` is below 1.
         Unavailable: if the SavedModel is gone or the folder cannot be written.
     """
+    conditions = list(conditions)
     folder = _saved_model(run, output_dir, saved_models_dir)
     path = Path(output_dir) / run.name / "trials.csv"
     asked = trials_lib.complete(
@@ -257,7 +258,8 @@ def test(
         label=f"testing {run.label}" if progress else None,
     )
     known = pd.read_csv(path)
-    known = known[known["n_examples"] == len(data.test)]
+    sizes = {len(images_of(condition, data.test)) for condition in (None, *conditions)}
+    known = known[known["n_examples"].isin(sizes)]
     with writing_to("saved_models_dir", saved_models_dir):
         saved_models.add_robustness(folder, results.summarize(known))
     return asked
@@ -317,7 +319,8 @@ def draw(
     folders = {run.label: Path(output_dir) / run.name for run in runs}
     histories = {label: pd.read_csv(folder / "history.csv") for label, folder in folders.items()}
     loaded = {run.label: load_model(run, output_dir, saved_models_dir) for run in runs}
-    shown = examples.misled(loaded, data, list(conditions), seed=runs[-1].seed)
+    computed = [condition for condition in conditions if not isinstance(condition, OtherImages)]
+    shown = examples.misled(loaded, data, computed, seed=runs[-1].seed)
     figures = {
         "accuracy": plots.accuracy(trials),
         "training": plots.training_curves(histories),

@@ -97,7 +97,7 @@ def export(
     with new_folder(folder) as temporary:
         tf.saved_model.save(root, os.fspath(temporary), signatures=functions)
         (temporary / EXTRA).mkdir()
-        (temporary / _ARCHITECTURE).write_text(model.to_json())
+        (temporary / _ARCHITECTURE).write_text(_architecture(model))
         (temporary / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
         if "encoded" in functions:
             png = tf.io.encode_png(example).numpy()
@@ -105,6 +105,13 @@ def export(
             (temporary / EXAMPLE).write_bytes(png)
         warmup.write(temporary / EXTRA, directory.name, requests)
     return folder
+
+
+def _architecture(model: keras.Model) -> str:
+    """Keras's description of a network, without what it was trained by."""
+    description = json.loads(model.to_json())
+    description.pop("compile_config", None)
+    return json.dumps(description)
 
 
 def versions(directory: str | os.PathLike) -> list[int]:

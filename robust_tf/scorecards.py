@@ -15,7 +15,7 @@ from robust_tf import classifiers, measures, plots, results, saved_models
 from robust_tf.classifiers import Classifier
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Condition, Evaluator, number_of_trials
+from robust_tf.evaluation import Condition, Evaluator, images_of, number_of_trials
 from robust_tf.files import locked, prepare_directory, writing_to
 
 _OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
@@ -137,14 +137,14 @@ def measure(
     if trials < 1:
         raise InvalidArgument("trials", trials, "a whole number from 1 on")
     conditions = list(conditions)
-    labels = data.test.labels.numpy()
-    of_data = dict(zip(_OF_DATA, (data.name, data.source, seed, len(labels))))
+    of_data = {"dataset": data.name, "data_source": data.source, "seed": seed}
     right: dict[tuple[str, Condition], np.ndarray] = {}
     rows = []
     todo = list(itertools.product(models, conditions))
     evaluators = {name: Evaluator(model, data.test, seed) for name, model in models.items()}
     for name, condition in tqdm.tqdm(todo, desc="comparing", unit="test", disable=not progress):
         found = []
+        labels = images_of(condition, data.test).labels.numpy()
         for trial in range(number_of_trials(condition, trials)):
             scores = evaluators[name].scores(condition, trial)
             probabilities = measures.probabilities(scores)
@@ -165,6 +165,7 @@ def measure(
                 "model": name,
                 "training": classifiers.training_of(models[name]),
                 **of_data,
+                "n_examples": len(labels),
                 **_test(condition),
                 "trials": len(found),
                 "accuracy": accuracies.mean(),

@@ -10,7 +10,7 @@ import pandas as pd
 from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Condition, evaluate, number_of_trials
+from robust_tf.evaluation import Condition, OtherImages, evaluate, number_of_trials
 from robust_tf.files import locked, prepare_directory, writing_to
 
 
@@ -56,9 +56,9 @@ def complete(
             with writing_to("output_dir", path.parent.parent):
                 results.write(pd.concat(tables, ignore_index=True), path, results.TRIAL_COLUMNS)
             kept = pd.read_csv(path)
-    asked = {_key(condition) for condition in conditions}
+    asked = _sizes(conditions, len(split))
     wanted = [
-        row.n_examples == len(split) and row.trial < trials and _row_key(row) in asked
+        row.trial < trials and asked.get(_row_key(row)) == row.n_examples
         for row in kept.itertuples()
     ]
     return kept[wanted].reset_index(drop=True)
@@ -86,8 +86,11 @@ def _done(
     kept: pd.DataFrame, examples: int, conditions: Iterable[Condition], trials: int
 ) -> set[tuple[Condition, int]]:
     """The asked trials that are there."""
+    sizes = _sizes(conditions, examples)
     there = {
-        (_row_key(row), row.trial) for row in kept[kept["n_examples"] == examples].itertuples()
+        (_row_key(row), row.trial)
+        for row in kept.itertuples()
+        if sizes.get(_row_key(row)) == row.n_examples
     }
     return {
         (condition, trial)
@@ -97,12 +100,23 @@ def _done(
     }
 
 
+def _sizes(conditions: Iterable[Condition], examples: int) -> dict[tuple[str, float], int]:
+    """How many images each condition has, the test set having `examples`."""
+    return {
+        _key(condition): len(condition.split) if isinstance(condition, OtherImages) else examples
+        for condition in conditions
+    }
+
+
 def _key(condition: Condition) -> tuple[str, float]:
     """What tells conditions of a run apart, whatever a CSV made of the last bit of a level."""
-    return (condition.kind, round(condition.level, 9)) if condition else ("none", 0.0)
+    return (condition.kind, _level(condition.level)) if condition else ("none", 0.0)
 
 
 def _row_key(row: Any) -> tuple[str, float]:
     """The `_key` of the condition of a row of trials."""
-    natural = row.test_perturb == "none"
-    return row.test_perturb, 0.0 if natural else round(row.test_level, 9)
+    return row.test_perturb, _level(row.test_level)
+
+
+def _level(level: float) -> float:
+    return 0.0 if pd.isna(level) else round(level, 9)

@@ -104,6 +104,13 @@ def test_it_comes_back_from_its_saved_model(tmp_path, mirror):
     assert headed(images).shape == (4, 5)
 
 
+def test_a_trained_one_comes_back_whatever_trained_it(colours, tmp_path):
+    model, _ = trained(colours, epochs=1)
+    folder = saved_models.export(model, tmp_path / "m", label_names=["red", "blue"], training={})
+    images = colours.test.images_at(tf.range(30))
+    np.testing.assert_allclose(saved_models.load(folder)(images), model(images), atol=1e-5)
+
+
 def test_models_of_one_architecture_share_traces_and_not_weights(colours):
     accuracies = []
     for seed in range(3):
