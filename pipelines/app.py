@@ -217,6 +217,11 @@ def kinds_to_test(perturb: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(kinds))
 
 
+def asks_for_other_images() -> bool:
+    """Whether `--eval` asks for more than kinds of perturbation."""
+    return any(map(_is_other, flags.FLAGS.eval))
+
+
 def _is_other(name: str) -> bool:
     return name == "corrupted" or name.startswith("tfds:")
 

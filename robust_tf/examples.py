@@ -105,7 +105,7 @@ def _table(
                     "label": names[labels[example]],
                     "training": training,
                     "predicted": names[classes[example, column]],
-                    "image": _png(image),
+                    "image": png(image),
                 }
                 for training, classes in predicted.items()
             ]
@@ -115,7 +115,8 @@ def _table(
     return table.sort_values("example", key=lambda column: column.map(place), kind="stable")
 
 
-def _png(image: tf.Tensor) -> str:
+def png(image: tf.Tensor) -> str:
+    """An image [H, W, C] in [0, 1] as a PNG file in base64; one channel where C is not 3."""
     values = tf.cast(tf.round(image * 255.0), tf.uint8)
     if values.shape[-1] not in (1, 3):
         values = values[..., :1]

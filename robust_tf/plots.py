@@ -468,3 +468,70 @@ def comparison(tests: pd.DataFrame) -> matplotlib.figure.Figure:
     figure.legend(loc="outside upper center", fontsize=8)
     sns.despine(figure)
     return figure
+
+
+def changes(
+    table: pd.DataFrame, label_names: Sequence[str], title: str
+) -> matplotlib.figure.Figure:
+    """Which classes flow into which under the highest level of each kind.
+
+    Args:
+        table: columns as in `confusions.CHANGES_COLUMNS`.
+        label_names: the names of the classes.
+        title: what was tested, in words.
+
+    Returns:
+        The figure, a matrix a kind: rows are classes of natural images, columns those of
+        perturbed ones; what stays in its class is left out.
+    """
+    highest = table.groupby("test_perturb")["test_level"].transform("max")
+    table = table[table["test_level"] == highest]
+    kinds = list(dict.fromkeys(table["test_perturb"]))
+    names = list(label_names)
+    side = max(2.6, 0.28 * len(names) + 0.9)
+    figure = _figure(side * len(kinds) + 0.8, side + 1.0)
+    panels: Any = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for axes, kind in zip(panels, kinds):
+        own = table[table["test_perturb"] == kind]
+        matrix = np.full((len(names), len(names)), np.nan)
+        for row in own.itertuples():
+            if str(row.natural) != str(row.perturbed):
+                place = names.index(str(row.natural)), names.index(str(row.perturbed))
+                matrix[place] = 100 * row.share
+        image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=max(1.0, np.nanmax(matrix)))
+        axes.set_title(condition_label(kind, own["test_level"].iloc[0]), fontsize=10)
+        axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_xlabel("perturbed image")
+        figure.colorbar(image, ax=axes, shrink=0.7)
+    panels[0].set_ylabel("natural image")
+    figure.suptitle(f"{title}: share that goes to another class [%]", fontsize=10)
+    return figure
+
+
+def flips(table: pd.DataFrame, title: str) -> matplotlib.figure.Figure:
+    """The images that become another class at the lowest levels.
+
+    Args:
+        table: columns as in `confusions.FLIPS_COLUMNS`, and image.
+        title: what was tested, in words.
+
+    Returns:
+        The figure, a row a kind.
+    """
+    kinds = list(dict.fromkeys(table["test_perturb"]))
+    most = table.groupby("test_perturb").size().max()
+    figure = _figure(1.75 * most + 0.4, 2.0 * len(kinds) + 0.4)
+    grid: Any = figure.subplots(len(kinds), most, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for line, (_, own) in zip(grid, table.groupby("test_perturb", sort=False)):
+        for axes, row in zip(line, own.itertuples()):
+            axes.imshow(_decoded(row.image), cmap="gray", vmin=0, vmax=1)
+            level = condition_label(row.test_perturb, row.test_level)
+            axes.set_title(
+                f"{level}: {row.natural} → {row.perturbed}\nimage {row.example}, true: {row.label}",
+                fontsize=7,
+            )
+    figure.suptitle(f"{title}: the first to become another class", fontsize=10)
+    return figure

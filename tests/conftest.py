@@ -116,6 +116,7 @@ def command_line(tmp_path: Path, *flags: str, pipeline: str = "pipelines.run") -
         "pipelines.report": {"output_dir": "results"},
         "pipelines.evaluate": {"output_dir": "results"},
         "pipelines.sensor_map": {"output_dir": "results"},
+        "pipelines.confusions": {"output_dir": "results"},
         "pipelines.compare": {"output_dir": "results"},
         "pipelines.serve": {},
     }[pipeline]

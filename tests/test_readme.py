@@ -48,6 +48,7 @@ def test_the_flags_of_the_documents_exist(command):
     known = {"help"}
     for name in (
         "run", "evaluate", "serve", "grid", "impact", "ablation", "report", "sensor_map", "compare",
+        "confusions",
         "standardization"
     ):  # fmt: skip
         printed = command("--helpfull", pipeline=f"pipelines.{name}").stdout
