@@ -41,10 +41,11 @@ def main() -> None:
     )
     table = confusions.largest(found.changes, _SHOWN)
     table = table.assign(images=table["images"].round(1), share=table["share"].mul(100).round(2))
-    print(table.to_string(index=False))
+    print(table.to_string(index=False, float_format="{:g}".format))
     counts = found.flips.groupby(["test_perturb", "test_level"], sort=False).size()
     print("\nImages that become another class for the first time at a level (trial 0)\n")
-    print(counts.rename("images").reset_index().to_string(index=False))
+    counts = counts.rename("images").reset_index()
+    print(counts.to_string(index=False, float_format="{:g}".format))
     print(f"\nresults  {values.output_dir}/{folder.name}")
     print(f"figures  {values.output_dir}/{folder.name}/figures")
 

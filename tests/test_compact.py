@@ -263,3 +263,12 @@ def test_it_learns_cifar10_in_seconds():
     started = natural(data.train, lambda: run.build_model(data), settings)
     fit(started, learning_rate=run.learning_rate, beta_1=0.9, recipe=run.recipe)
     assert Evaluator(started.model, data.test).accuracy(None) > 0.35
+
+
+def test_a_sweep_takes_it(command):
+    flags = ["--datasets=mnist", "--data_source=sample", "--strategies=constant", "--perturbs=blur"]
+    done = command(*flags, "--model=compact", "--dry_run", pipeline="pipelines.grid")
+    assert done.returncode == 0, done.stderr
+    assert "6 models" in done.stdout
+    refused = command("--model=vgg", "--dry_run", pipeline="pipelines.grid")
+    assert refused.returncode == 2
