@@ -125,7 +125,9 @@ def measure(
     return Confusions(*(table.reset_index(drop=True) for table in tables))
 
 
-def first_to_flip(found: Confusions, data: Data, conditions: Iterable[Perturbation], seed: int):
+def first_to_flip(
+    found: Confusions, data: Data, conditions: Iterable[Perturbation], seed: int
+) -> pd.DataFrame:
     """The images of each kind that flip at the lowest levels, as a table with images.
 
     Args:

@@ -49,7 +49,11 @@ def train(devices: int, dropout: float, path: str) -> None:
         # Of R devices each has every R-th image.
         images.append(np.stack(of_devices[0], axis=1).reshape(BATCH, 28, 28, 1))
         labels.append(np.stack(of_devices[1], axis=1).reshape(BATCH))
-    history = training.fit(started, learning_rate=0.05, beta_1=0.5)
+    recipe = training.Recipe(
+        "adamw", "one_cycle", weight_decay=0.01, label_smoothing=0.1, weight_average=0.5
+    )
+    recipe = training.Recipe() if dropout else recipe
+    history = training.fit(started, learning_rate=0.05, beta_1=0.5, recipe=recipe)
     model = distribution.on_one_device(started.model, build)
     accuracy = Evaluator(model, dataset.test).accuracy(None)
     weights = np.concatenate([np.ravel(weight) for weight in model.trainable_weights])
