@@ -148,8 +148,13 @@ def _sections(output_dir: str | os.PathLike, figure: Path | None) -> list[Sectio
         aggfunc="first",
     )
     order = list(dict.fromkeys(zip(texts["dataset"], texts["training"])))
-    wide = wide.reindex(order)
-    wide.columns = [f"{measure}, {mode}" for measure, mode in wide.columns]
+    columns = [
+        (measure, mode)
+        for measure in ("natural", "own", "worst")
+        for mode in models.STANDARDIZATIONS
+    ]
+    wide = wide.reindex(index=order, columns=pd.MultiIndex.from_tuples(columns))
+    wide.columns = [f"{measure}, {mode}" for measure, mode in columns]
     return [
         Section(notes=tuple(notes)),
         Section(
