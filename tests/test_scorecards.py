@@ -118,10 +118,8 @@ def test_the_pipeline_compares_runs_and_saved_models(command, folder):
 @pytest.mark.parametrize(
     ("runs", "code", "message"),
     [
-        ([], 2, "error: RUN: expected two runs or more"),
         (["a"], 2, "error: RUN=a: expected two runs or more"),
         (["a", "b"], 1, "error: RUN=a: expected the directory of a SavedModel"),
-        (["a", "b", "--eval=rain"], 2, "error: --eval=rain: expected auto, all"),
     ],
 )
 def test_what_cannot_be_compared(command, runs, code, message):
