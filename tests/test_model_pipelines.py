@@ -106,4 +106,4 @@ def test_more_bad_flags(command, foreign, tmp_path):
     done = command(
         f"--model={foreign}/small", *SAMPLE, "--eval=rain", pipeline="pipelines.evaluate"
     )
-    check_one_line(done, 2, "--eval=rain: expected auto, all, or some of stuck")
+    check_one_line(done, 2, "--eval=rain: expected auto, all, corrupted, tfds:NAME, or some of")

@@ -179,7 +179,7 @@ BAD_FLAGS = {
     "--perturb=hot --batch_size=4001": "--batch_size=4001: expected at most 4000",
     "--perturb=hot --ramp_end=1.01": "--ramp_end=1.01: expected a fraction from 0 to 1",
     "--perturb=hot --trials=0": "--trials=0: expected a whole number from 1 on",
-    "--perturb=hot --eval=rain": "--eval=rain: expected auto, all, or some of stuck",
+    "--perturb=hot --eval=rain": "--eval=rain: expected auto, all, corrupted, tfds:NAME, or some",
     "--perturb=hot --test_examples=1001": "--test_examples=1001: expected at most 1000",
     "--perturb=hot --freeze_base": "--freeze_base=True: expected no value with strategy=constant",
     "--strategy=transfer --perturb=hot --head_units=8,x": "--head_units=8,x: expected whole",
