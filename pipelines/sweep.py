@@ -108,6 +108,8 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
     if values.trials < 1:
         raise InvalidArgument("trials", values.trials, "a whole number from 1 on")
     seeds = _numbers("seeds", int)
+    if min(seeds) < 0:
+        raise InvalidArgument("seeds", ",".join(values.seeds), "whole numbers from 0 on")
     cells = experiments.EXPERIMENTS[experiment](_selection())
     all_tests = "eval" in values and values.eval == "all"
     if all_tests:

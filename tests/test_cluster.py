@@ -27,7 +27,7 @@ pytest.importorskip("ray", reason="needs Ray: python -m pip install 'robust_tf[c
 # Long enough to be disturbed.
 GRID = (
     *[flag for flag in SMALL if not flag.startswith("--epochs")],
-    "--epochs=120",
+    "--epochs=400",
     "--strategies=constant,transfer",
     "--perturbs=hot",
     "--levels=4",
@@ -197,7 +197,9 @@ def test_two_nodes_with_a_worker_killed_in_the_middle(nodes, outputs, undisturbe
     assert process.returncode == 0 and "3 of 3 models are done" in out, err
     check_same(folder, undisturbed)
     row = pd.read_csv(folder / "results" / "grid" / "tables" / "runs.csv").iloc[0]
-    assert row["saved_model"] == f"{folder}/saved_models/{row['run']}/1"
+    # Version 2 if its worker was killed between the export and the results.
+    assert Path(row["saved_model"]).parent == folder / "saved_models" / row["run"]
+    assert Path(row["saved_model"]).is_dir()
 
 
 def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
@@ -241,16 +243,15 @@ def test_one_node_that_the_sweep_starts_itself(nodes, outputs, undisturbed):
 
 def listening(process: int) -> set[str]:
     """The addresses that a process waits for connections at."""
-    sockets = set()
+    found = set()
     with contextlib.suppress(OSError):  # it has ended meanwhile
         sockets = {os.readlink(path) for path in Path(f"/proc/{process}/fd").iterdir()}
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
-            _, local, _, state, *_, inode = line.split()[:10]
-            if state == "0A" and f"socket:[{inode}]" in sockets:
-                words = bytes.fromhex(local.partition(":")[0])
-                found.add(socket.inet_ntoa(words[-4:][::-1]))
+        for table in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{process}/net/{table}").read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and f"socket:[{inode}]" in sockets:
+                    words = bytes.fromhex(local.partition(":")[0])
+                    found.add(socket.inet_ntoa(words[-4:][::-1]))
     return found
 
 

@@ -267,7 +267,7 @@ BAD_FLAGS = {
     "--levels=11": "--levels=11: expected some of 0.001, ",
     "--levels=few": "--levels=few: expected numbers, separated by commas",
     "--seeds=": "--seeds=: expected numbers, separated by commas",
-    "--seeds=-1": "--seed=-1: expected a whole number from 0 on",
+    "--seeds=-1": "--seeds=-1: expected whole numbers from 0 on",
     "--workers=0": "--workers=0: expected a whole number from 1 on",
     "--threads=0": "--threads=0: expected a whole number from 1 on",
     "--trials=0": "--trials=0: expected a whole number from 1 on",
