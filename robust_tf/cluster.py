@@ -6,11 +6,14 @@ own, and what changes there comes here through Ray's object store.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,7 +27,7 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import mirror
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
-from robust_tf.files import scratch_folder
+from robust_tf.files import is_locked, locked, scratch_folder
 from robust_tf.workers import Outcome, attempt
 
 # A worker is replaced after so many tasks, so that no leak adds up.
@@ -33,7 +36,9 @@ _TASKS_PER_WORKER = 20
 _RETRIES = 3
 # Seconds between looks for what a task has changed.
 _LOOK_SECONDS = 2.0
-_CONNECT_SECONDS = 15
+_CONNECT_SECONDS = 30  # of which a busy machine needs some to import Ray
+# A folder by which other machines see whether they share a directory.
+_MARK = ".cluster-"
 # What must be the same everywhere for the same numbers.
 _VERSIONS = {"robust_tf": robust_tf.__version__, "tensorflow": tf.__version__} | {
     "keras": keras.__version__
@@ -63,11 +68,11 @@ class Cluster:
 
     def __post_init__(self):
         """Checks the numbers."""
-        if self.num_cpus <= 0:
+        if not 0 < self.num_cpus < math.inf:
             raise InvalidArgument("num_cpus", self.num_cpus, "a number above 0")
-        if self.num_gpus < 0:
+        if not 0 <= self.num_gpus < math.inf:
             raise InvalidArgument("num_gpus", self.num_gpus, "a number from 0 on")
-        if self.memory is not None and self.memory <= 0:
+        if self.memory is not None and not 0 < self.memory < math.inf:
             raise InvalidArgument("memory", self.memory, "GiB, a number above 0")
 
     @property
@@ -114,7 +119,8 @@ class ClusterWorkers:
         self._count = count
         self._directories = {key: path.resolve() for key, path in directories.items()}
         self._datasets = datasets
-        self._mark = f".cluster-{secrets.token_hex(8)}"
+        self._mark = f"{_MARK}{secrets.token_hex(8)}"
+        self._locks = contextlib.ExitStack()
         self._running: dict[Any, Any] = {}  # Ray's generator of a task, to the task
         self._tries: dict[Any, int] = {}
 
@@ -124,7 +130,10 @@ class ClusterWorkers:
         try:
             self._check_room()
             for directory in self._directories.values():
-                (directory / self._mark).touch()
+                for left in directory.glob(f"{_MARK}*"):  # by a sweep that was killed
+                    if not is_locked(left):
+                        shutil.rmtree(left, ignore_errors=True)
+                self._locks.enter_context(locked(directory / self._mark))
             stored = _Stored({name: ray.put(data) for name, data in self._datasets.items()})
             self._call = ray.put(functools.partial(self._function, load=stored.of))
             self._remote = ray.remote(
@@ -144,7 +153,8 @@ class ClusterWorkers:
         """Ends all tasks, running or not, and leaves the cluster."""
         self._ray.shutdown()
         for directory in self._directories.values():
-            (directory / self._mark).unlink(missing_ok=True)
+            shutil.rmtree(directory / self._mark, ignore_errors=True)
+        self._locks.close()
 
     @property
     def busy(self) -> int:
@@ -270,7 +280,7 @@ def _check_address(address: str) -> None:
             raise InvalidArgument("ray_address", address, expected.removeprefix("expected "))
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-        except OSError as error:
+        except (OSError, OverflowError, UnicodeError) as error:  # no such port, no such name
             problem = f"nothing answers there ({one_line(error)}); {expected}"
             raise Unavailable("ray_address", address, problem) from error
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]

@@ -29,7 +29,7 @@ def create(name: str) -> tf.distribute.Strategy:
             TensorFlow computes anything.
 
     Raises:
-        InvalidArgument: if `TF_CONFIG` tells of no workers.
+        InvalidArgument: if `TF_CONFIG` does not say which of some workers this is.
     """
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -37,11 +37,13 @@ def create(name: str) -> tf.distribute.Strategy:
     if name == "multiworker":
         try:
             config = json.loads(os.environ.get("TF_CONFIG", "{}"))
-            workers, place = config["cluster"]["worker"], config["task"]["index"]
-        except (ValueError, LookupError, TypeError):
-            workers, place = [], 0
-        if not 0 <= place < len(workers):
-            expected = "TF_CONFIG to name the workers and which of them this is"
+            ((job, workers),) = config["cluster"].items()
+            task = config["task"]
+            known = job == task["type"] == "worker" and 0 <= task["index"] < len(workers)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            known = False
+        if not known:
+            expected = "TF_CONFIG to name workers, no other jobs, and which of them this is"
             raise InvalidArgument("distribute", name, expected)
         return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -74,6 +75,11 @@ def scratch_folder() -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def digest(*identity: object) -> str:
+    """Eight characters that tell values apart by their `repr`."""
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
+
+
 def file_name(text: str) -> str:
     """A text with hyphens for all that might trouble a file system or a shell."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text)
@@ -88,8 +94,11 @@ def locked(folder: Path) -> Iterator[None]:
     Args:
         folder: made if absent. It may be renamed meanwhile: who waits is let in then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = None
+    while descriptor is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # renamed by another process just now
+            descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -107,6 +116,8 @@ def is_locked(folder: Path) -> bool:
         descriptor = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except PermissionError:  # another user's
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -24,6 +24,12 @@ def use_threads(threads: int) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
+def share_gpus() -> None:
+    """Leaves other processes the GPU memory that this one does not need; before it has computed."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
 def name() -> str:
     """What trains here: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
     for gpu in tf.config.list_physical_devices("GPU"):

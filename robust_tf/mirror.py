@@ -4,6 +4,7 @@ One side looks at its directories now and then and tells what has changed; the o
 makes the same changes. A folder that is new there appears complete or not at all.
 """
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -48,10 +49,11 @@ class Mirror:
         """See the class."""
         self._directories = directories
         self._known = self._look()
+        self._gone: tuple[Folder, ...] = ()
 
     def forget(self) -> None:
-        """Makes all that is there count as changed."""
-        self._known = {}
+        """Makes all that is there count as changed, and what is gone as gone again."""
+        self._known = {folder: {} for folder in (*self._known, *self._gone)}
 
     def changes(self) -> Changes:
         """What has changed since the last call; nothing while files are on the move."""
@@ -68,9 +70,9 @@ class Mirror:
                     }
         except FileNotFoundError:
             return Changes({})  # the next look will find them in their place
-        gone = tuple(folder for folder in self._known if folder not in found)
+        self._gone = tuple(folder for folder in self._known if folder not in found)
         self._known = found
-        return Changes(files, gone)
+        return Changes(files, self._gone)
 
     def _look(self) -> dict[Folder, dict[str, tuple[int, int]]]:
         """Time and size of all files."""
@@ -88,13 +90,14 @@ class Mirror:
 
 def read(directories: Mapping[str, Path], folders: Iterable[Folder]) -> Changes:
     """The whole content of some folders; those that are not there are left out."""
-    files: dict[Folder, dict[str, bytes | None]] = {}
-    for argument, name in folders:
+    folders, files = list(folders), dict[Folder, dict[str, bytes | None]]()
+    while len(files) < len(folders):
+        argument, name = folders[len(files)]
         folder = directories[argument] / name
-        if folder.is_dir():
-            found = paths(directories[argument], name)
+        with contextlib.suppress(FileNotFoundError):  # on the move just now
+            found = paths(directories[argument], name) if folder.is_dir() else []
             files[argument, name] = {path: (folder / path).read_bytes() for path in found}
-    return Changes(files)
+    return Changes({folder: content for folder, content in files.items() if content})
 
 
 def apply(changes: Changes, directories: Mapping[str, Path]) -> None:
@@ -106,10 +109,10 @@ def apply(changes: Changes, directories: Mapping[str, Path]) -> None:
     for argument, directory in directories.items():
         for (of, name), files in changes.files.items():
             if of == argument and (directory / name).exists():
+                _write(files, directory / name)  # first, so that there is always one state
                 for path in paths(directory, name):
                     if path not in files:
                         (directory / name / path).unlink()
-                _write(files, directory / name)
             elif of == argument:
                 with new_folder(directory / name) as temporary:
                     _write(files, temporary)

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,22 +68,33 @@ def local(directories: Mapping[str, str]) -> Iterator[dict[str, Path]]:
                 raise error.with_value(directories[error.argument]) from error
             raise
         finally:
-            stop.set()
-            thread.join()
+            kept = scratch.with_name(f"kept-{scratch.name}")
             try:
+                stop.set()
+                thread.join()
                 _copy(copies.changes(), places)
             except Unavailable as error:
-                kept = scratch.rename(scratch.with_name(f"kept-{scratch.name}"))
+                scratch.rename(kept)
                 problem = f"{error.problem}; all of it is kept in {kept}"
                 raise Unavailable(error.argument, error.value, problem) from error
+            except BaseException:  # Ctrl-C once more
+                scratch.rename(kept)
+                warnings.warn(f"the last of it was not copied; it is kept in {kept}", stacklevel=2)
+                raise
 
 
 def _keep_copying(copies: Mirror, places: Mapping[str, "_Place"], stop: threading.Event) -> None:
+    told = False
     while not stop.wait(_SECONDS_BETWEEN_COPIES):
         try:
             _copy(copies.changes(), places)
-        except Unavailable:
+        except Unavailable as error:
             copies.forget()  # the next time, or at the end, all of it
+            if not told:
+                warnings.warn(f"{error}; trying again until the end", stacklevel=2)
+            told = True
+        else:
+            told = False
 
 
 def _copy(changes: Changes, places: Mapping[str, "_Place"]) -> None:
@@ -134,6 +146,8 @@ class _Place:
             path.removeprefix(folder).lstrip("/")
             for path in self.system.find(folder, maxdepth=None if name else 1)
         }
+        # Hidden files are not ours, but for the mark.
+        there = {path for path in there if path == _INCOMPLETE or "/." not in f"/{path}"}
         if name and not there:
             self._put(f"{folder}/{_INCOMPLETE}", b"x")
             there.add(_INCOMPLETE)
@@ -161,6 +175,6 @@ def _open(argument: str, url: str) -> _Place:
         raise InvalidArgument(argument, url, expected)
     try:
         system, root = fsspec.core.url_to_fs(url)
-    except ImportError as error:
+    except Exception as error:  # a driver that is not installed, or whatever it raises
         raise Unavailable(argument, url, one_line(error)) from error
     return _Place(argument, url, system, root.rstrip("/"))

@@ -90,6 +90,7 @@ def train(
     url = saved_models_url or Path(saved_models_dir).as_posix()
     partial, folder = folders(run, output_dir)
     if is_finished(run, output_dir):
+        shutil.rmtree(folder / _BACKUP, ignore_errors=True)  # if it was stopped before that
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
     if run.strategy == "transfer" and run.pretrained is None and run.natural_run:

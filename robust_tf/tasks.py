@@ -207,7 +207,6 @@ def _set_up(threads: int, deterministic: bool) -> None:
     # tqdm's own lock is one between processes, which a killed process would leave behind.
     tqdm.tqdm.set_lock(threading.RLock())
     machine.use_threads(threads)
-    for gpu in tf.config.list_physical_devices("GPU"):  # which others may share
-        tf.config.experimental.set_memory_growth(gpu, True)
+    machine.share_gpus()
     if deterministic:  # XLA cannot compile all of it
         tf.config.experimental.enable_op_determinism()

@@ -118,14 +118,16 @@ class Nodes:
         raylets = set(self.raylets().values())
         workers = {each for each in processes("ray::") if parent(each) in raylets}
         for start in self._starts:
-            os.killpg(start.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(start.pid, signal.SIGTERM)
         time.sleep(1)
         for start in self._starts:  # Ray takes half a minute to end all by itself
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(start.pid, signal.SIGKILL)
             start.wait(60)
         for process in processes(str(self.folder)):
-            os.kill(process, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         wait_for(lambda: not processes(str(self.folder)), 30)
         wait_for(lambda: not workers & set(processes("ray::")), 30)
         shutil.rmtree(self.folder)
@@ -192,7 +194,8 @@ def test_two_nodes_with_a_worker_killed_in_the_middle(nodes, outputs, undisturbe
     wait_for(lambda: all(map(nodes.workers, NODES)) and len(epochs(folder)) >= 2)
     for node in NODES:
         for worker in nodes.workers(node):
-            os.kill(worker, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "3 of 3 models are done" in out, err
     check_same(folder, undisturbed)
@@ -210,6 +213,7 @@ def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
     process.communicate()
     wait_for(lambda: not any(map(nodes.workers, NODES)))  # they go with who began them
     before = epochs(folder)
+    assert max(before.values()) > 30
     process = begin(nodes, folder, "--executor=ray")
     # It goes on from the state that was here, wherever it is carried out now.
     low = dict(before)
@@ -218,8 +222,6 @@ def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
         time.sleep(0.05)
     assert low == before
     assert process.returncode == 0, process.communicate()
-    for left in (folder / "results").glob(".cluster-*"):  # the killed sweep's
-        left.unlink()
     check_same(folder, undisturbed)
 
 
@@ -268,6 +270,7 @@ def grid(nodes: Nodes, folder: Path, *flags: str, **changes: str) -> subprocess.
 
 UNAVAILABLE = {
     "--ray_address=127.0.0.1:9": "--ray_address=127.0.0.1:9: nothing answers there",
+    "--ray_address=a..b:6379": "--ray_address=a..b:6379: nothing answers there",
     "--ray_address=no.such.host:6379": "--ray_address=no.such.host:6379: nothing answers there",
     "--num_cpus=64": "--num_cpus=64.0: expected at most 1, what a machine of the cluster has",
     "--num_gpus=0.5": "--num_gpus=0.5: expected at most 0, what a machine of the cluster has",
@@ -285,7 +288,7 @@ def test_what_the_cluster_does_not_have_is_told_in_one_line(nodes, tmp_path, fla
 BAD_FLAGS = {
     "--ray_address=junk": "--ray_address=junk: expected auto, local, or the host:port of a Ray",
     "--ray_address=ray://here:1": "--ray_address=ray://here:1: expected auto, local, or the",
-    "--num_cpus=0": "--num_cpus=0.0: expected a number above 0",
+    "--num_cpus=inf": "--num_cpus=inf: expected a number above 0",
     "--workers=0": "--workers=0: expected a whole number from 1 on",
 }
 
@@ -314,7 +317,9 @@ def test_flags_of_a_cluster_without_one(command, flag):
 
 
 def test_a_cluster_checks_its_numbers():
-    for name, value in (("num_cpus", -1), ("num_gpus", -1), ("memory", 0)):
+    nan = float("nan")
+    numbers = (("num_cpus", 0), ("num_cpus", nan), ("num_gpus", -1), ("num_gpus", nan))
+    for name, value in (*numbers, ("memory", 0), ("memory", nan)):
         with pytest.raises(InvalidArgument, match=f"{name}={value}: expected"):
             Cluster(**{name: value})
 

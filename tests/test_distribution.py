@@ -201,17 +201,27 @@ BAD_CONFIGS = (
     None,
     "junk",
     '{"cluster": {"worker": []}, "task": {"index": 0}}',
-    '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"index": 1}}',
+    '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 1}}',
+    '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": "0"}}',
+    '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"index": 0}}',
+    '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
 )
 
 
 @pytest.mark.parametrize("config", BAD_CONFIGS)
-def test_multiworker_needs_to_know_its_workers(command, config):
-    environment = {key: value for key, value in os.environ.items() if key != "TF_CONFIG"}
+def test_multiworker_needs_to_know_its_workers(monkeypatch, config):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
     if config is not None:
-        environment["TF_CONFIG"] = config
-    done = command("--data_source=sample", "--distribute=multiworker", env=environment)
-    check_one_line(done, 2, "--distribute=multiworker: expected TF_CONFIG to name the workers")
+        monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(InvalidArgument, match="distribute=multiworker: expected TF_CONFIG to name"):
+        distribution.create("multiworker")
+
+
+def test_multiworker_needs_outputs_that_all_workers_see(command):
+    done = command(
+        "--data_source=sample", "--distribute=multiworker", "--output_dir=memory://bucket/results"
+    )
+    check_one_line(done, 2, "--output_dir=memory://bucket/results: expected a directory that all")
 
 
 def test_xla_and_several_devices(command):

@@ -1,6 +1,8 @@
 """Folders that are kept the same in two places, and outputs in other file systems."""
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import fsspec
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from robust_tf import mirror, remote
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.files import locked, scratch_folder
+from robust_tf.files import is_locked, locked, scratch_folder
 from tests.test_pipeline import check_one_line, outcome
 
 
@@ -80,6 +82,79 @@ def test_the_content_of_some_folders(tmp_path):
     assert changes.files == {("output_dir", "a"): {"b/c": b"d"}}
 
 
+def test_files_on_the_move_are_read_again(tmp_path, monkeypatch):
+    (tmp_path / "run" / "backup").mkdir(parents=True)
+    (tmp_path / "run" / "backup" / "state").write_text("x")
+    (tmp_path / "run" / "runs.csv").write_text("y")
+    seen = []
+    look = mirror.paths
+
+    def paths(*arguments):
+        found = look(*arguments)
+        if not seen:  # between the look and the reading
+            (tmp_path / "run" / "backup" / "state").unlink()
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(mirror, "paths", paths)
+    changes = mirror.read({"output_dir": tmp_path}, [("output_dir", "run")])
+    assert changes.files == {("output_dir", "run"): {"runs.csv": b"y"}} and len(seen) == 2
+
+
+def test_there_is_always_one_state(tmp_path, monkeypatch):
+    here, there = {"output_dir": tmp_path / "here"}, {"output_dir": tmp_path / "there"}
+    for folder in (here, there):
+        (folder["output_dir"] / "run").mkdir(parents=True)
+    (tmp_path / "there" / "run" / "epoch-4").write_text("4")
+    look = mirror.Mirror(here)
+    (tmp_path / "here" / "run" / "epoch-5").write_text("5")
+
+    def full(*_):
+        raise OSError("no room")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="no room"):
+        patch.setattr(mirror, "replacing", full)
+        mirror.apply(changes := look.changes(), there)
+    assert files(tmp_path / "there") == {"run/epoch-4": b"4"}
+    mirror.apply(changes, there)
+    assert files(tmp_path / "there") == {"run/epoch-5": b"5"}
+
+
+def test_what_is_gone_is_told_until_it_is_known(tmp_path):
+    (tmp_path / "run.partial").mkdir()
+    (tmp_path / "run.partial" / "x").write_text("1")
+    look = mirror.Mirror({"output_dir": tmp_path})
+    (tmp_path / "run.partial").rename(tmp_path / "run")
+    for _ in range(2):
+        changes = look.changes()
+        assert changes.gone == (("output_dir", "run.partial"),)
+        assert changes.files == {("output_dir", "run"): {"x": b"1"}}
+        look.forget()  # as where it could not be passed on
+
+
+def test_a_folder_of_another_user_counts_as_used(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.open", refuse)
+    assert is_locked(tmp_path)
+
+
+def test_a_folder_that_is_renamed_before_it_is_locked(tmp_path, monkeypatch):
+    open_, moved = os.open, []
+
+    def opens(path, flags, **kwargs):
+        if not moved:
+            moved.append(Path(path).rename(tmp_path / "finished"))
+        return open_(path, flags, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.open", opens)
+        with locked(tmp_path / "run"):
+            pass
+    assert moved and (tmp_path / "run").is_dir()
+
+
 def test_a_scratch_folder_goes_with_its_process(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with scratch_folder() as folder:
@@ -143,6 +218,58 @@ def test_a_folder_that_was_not_copied_whole_counts_as_absent(memory):
     assert memory.find("/b") == ["/b/run/runs.csv", "/b/whole/runs.csv"]
 
 
+def test_hidden_files_are_left_alone(memory):
+    memory.pipe("/b/.gitignore", b"x")
+    memory.pipe("/b/run/.notes", b"y")
+    with remote.local({"output_dir": "memory://b"}) as folders:
+        (folders["output_dir"] / "report.md").write_text("1")
+        (folders["output_dir"] / "run" / "runs.csv").write_text("2")
+    assert memory.cat("/b/.gitignore") == b"x" and memory.cat("/b/run/.notes") == b"y"
+    assert memory.cat("/b/report.md") == b"1"
+
+
+def test_what_a_second_interrupt_leaves_is_kept(memory, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with (
+        pytest.warns(UserWarning, match="it is kept in"),
+        pytest.raises(KeyboardInterrupt),
+        remote.local({"output_dir": "memory://b"}) as folders,
+    ):
+        monkeypatch.setattr(remote, "_copy", interrupted)
+        (folders["output_dir"] / "run").mkdir()
+        (folders["output_dir"] / "run" / "runs.csv").write_text("1")
+    (kept,) = tmp_path.rglob("runs.csv")
+    assert kept.read_text() == "1"
+
+
+def test_copies_that_fail_are_told_once_and_made_again(memory, monkeypatch):
+    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_COPIES", 0.05)
+    pipe, failures = type(memory).pipe_file, []
+
+    def fails_at_first(self, path, *arguments, **options):
+        if "runs.csv" in path and len(failures) < 3:
+            failures.append(path)
+            raise OSError("out of reach")
+        return pipe(self, path, *arguments, **options)
+
+    with (
+        pytest.warns(UserWarning, match="out of reach; trying again") as told,
+        remote.local({"output_dir": "memory://b"}) as folders,
+    ):
+        monkeypatch.setattr(type(memory), "pipe_file", fails_at_first)
+        (folders["output_dir"] / "run").mkdir()
+        (folders["output_dir"] / "run" / "runs.csv").write_text("1")
+        deadline = time.monotonic() + 30
+        while not memory.exists("/b/run/runs.csv") and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert len(failures) == 3 and len(told) == 1
+    assert memory.find("/b") == ["/b/run/runs.csv"]
+
+
 def test_what_cannot_be_copied_is_kept(memory, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
@@ -171,6 +298,8 @@ def test_an_error_names_the_url_and_not_its_copy(memory):
 def test_urls_of_no_file_system():
     with pytest.raises(InvalidArgument, match="output_dir=what://b: expected a path, or a URL"):
         remote.local({"output_dir": "what://b"}).__enter__()
+    with pytest.raises(Unavailable, match="output_dir=ftp://127.0.0.1:9/b: .*refused"):
+        remote.local({"output_dir": "ftp://127.0.0.1:9/b"}).__enter__()
 
 
 SMALL = ("--data_source=sample", "--train_examples=300", "--test_examples=100", "--trials=1")
