@@ -29,7 +29,7 @@ def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.D
     """
     first, second = (models.build("mnist_cnn", split.image_shape, 10, seed=i) for i in (0, 1))
     conditions = {"natural": None}
-    conditions |= {kind: Perturbation(kind, experiments.TEST_LEVELS[kind][-1]) for kind in KINDS}
+    conditions |= {kind: Perturbation(kind, KINDS[kind].test_levels[-1]) for kind in KINDS}
     starts = {
         label: [_first_trial(model, split, condition) for model in (first, second)]
         for label, condition in conditions.items()

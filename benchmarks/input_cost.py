@@ -9,7 +9,7 @@ from benchmarks.timing import medians
 from robust_tf import experiments, models
 from robust_tf.callbacks import Ramp, Throughput
 from robust_tf.data import Split
-from robust_tf.perturbations import Perturbation
+from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.strategies import STRATEGIES, Settings, Training
 from robust_tf.training import compile_model
 
@@ -68,7 +68,7 @@ def measure(split: Split, rounds: int, kinds: tuple[str, ...]) -> pd.DataFrame:
 def _variants(kinds: tuple[str, ...]) -> list[tuple[str, str, Perturbation | None, bool]]:
     variants: list[tuple] = [("natural", "natural", None, False)]
     for kind in kinds:
-        perturbation = Perturbation(kind, experiments.TRAIN_LEVELS[kind])
+        perturbation = Perturbation(kind, KINDS[kind].train_level)
         for strategy in ("constant", "incremental"):
             variants.append((f"{strategy} {kind}", strategy, perturbation, False))
             if perturbation.random:

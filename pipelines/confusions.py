@@ -11,6 +11,7 @@ from absl import flags
 from pipelines import app
 from robust_tf import confusions, experiments
 from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations import KINDS
 
 app.define_model_flags()
 app.define_data_flags()
@@ -27,10 +28,12 @@ def main() -> None:
     if not kinds or app.asks_for_other_images():
         expected = "kinds of perturbation, which have levels"
         raise InvalidArgument("eval", ",".join(values.eval), expected)
-    levels = ((kind, experiments.IMPACT_LEVELS[kind]) for kind in kinds)
+    levels = (
+        (kind, experiments.IMPACT_LEVELS.get(kind, KINDS[kind].test_levels)) for kind in kinds
+    )
     _, *conditions = experiments.conditions(levels, bool(values.channel_blur))
     classifier = app.load_classifier()
-    dataset = app.load_data()
+    dataset = app.load_data_of(classifier)
     with app.outputs() as folders:
         folder, found = confusions.write(
             classifier, dataset, conditions, trials=values.trials, seed=values.seed, **folders

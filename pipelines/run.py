@@ -8,15 +8,17 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import augmentations, distribution, experiments, mixtures, models, runs, training
+from robust_tf import augmentations, distribution, experiments, models, runs, training
 from robust_tf.callbacks import RAMPS, Ramp
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS
 from robust_tf.strategies import STRATEGIES
 
-_LEVELS = ", ".join(f"{kind} {level:g}" for kind, level in experiments.TRAIN_LEVELS.items())
-_RANGES = ", ".join(f"{kind}={low:g}:{high:g}" for kind, (low, high) in mixtures.RANGES.items())
+_LEVELS = ", ".join(f"{name} {kind.train_level:g}" for name, kind in KINDS.items())
+_RANGES = ", ".join(
+    f"{name}={kind.train_range[0]:g}:{kind.train_range[1]:g}" for name, kind in KINDS.items()
+)
 _HEADS = "; ".join(
     f"{','.join(map(str, units))} ({model})" for model, units in experiments.HEAD_UNITS.items()
 )
@@ -43,7 +45,7 @@ def _by_model(name: str) -> str:
     return f"By default {usual}" + (f"; transfer: {transfer}" * (usual != transfer))
 
 
-app.define_data_flags()
+app.define_data_flags("mnist")
 _TRAIN_EXAMPLES = flags.DEFINE_integer(
     "train_examples", None, "Train on this many images, the first. By default on all."
 )
@@ -155,7 +157,8 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate",
     None,
-    f"The optimizer's step size, or its highest. {_by_model('learning_rate')}.",
+    f"The optimizer's step size, or its highest. {_by_model('learning_rate')}; with an "
+    "--optimizer that this is not for, Keras's default.",
 )
 _OPTIMIZER = flags.DEFINE_enum(
     "optimizer",
@@ -267,6 +270,8 @@ def main() -> None:
         distribute=values.distribute,
         seed=values.seed,
     )
+    if options.distribute == "multiworker":
+        app.check_shared()
     # Before anything is computed, as TensorFlow wants it where there are several machines.
     chief = _DRY_RUN.value or distribution.is_chief(distribution.create(options.distribute))
     conditions = experiments.test_conditions(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from robust_tf import experiments
+from robust_tf.perturbations import KINDS
 
 _ROUGHLY = 5.0
 _PIXELS = ("stuck", "dead", "hot")
@@ -55,7 +56,7 @@ class Accuracies:
         perturbed = [
             self.robust(dataset, strategy, kind, level, test, test_level)
             for test in family
-            for test_level in experiments.TEST_LEVELS[test]
+            for test_level in KINDS[test].test_levels
         ]
         return perturbed + [self.robust(dataset, strategy, kind, level)] * natural
 
@@ -193,7 +194,7 @@ def _dead_hurts_hot(a: Accuracies) -> Verdict:
 
 def _gain(dataset: str, strategy: str, kind: str, expected: float) -> Callable:
     """The best model of a strategy improves the worst test of the natural one."""
-    level = max(experiments.TEST_LEVELS[kind])
+    level = max(KINDS[kind].test_levels)
 
     def checked(a: Accuracies) -> Verdict:
         before = a.natural(dataset, kind, level)

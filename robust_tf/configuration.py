@@ -67,7 +67,7 @@ class Options:
         preset: "text" or "published"; gives the defaults of what is marked by *, and of
             the training images (see `experiments.Preset`).
         extra_pixels*: pixels that are perturbed in training beyond `level` (stuck, dead,
-            hot), a whole number from 0 on.
+            hot), a whole number from 0 on. The levels of a range are what they are.
         channel_blur*: blur over the channel axis too, in training and tests.
         fresh: draw a training perturbation anew in each epoch.
         ramp: "linear", "cosine" or "step" (incremental training).
@@ -197,6 +197,9 @@ class Options:
         else:
             mixture = mixtures.parse(self.perturb, self.level) if self.perturb else None
             if mixture:
+                if self.extra_pixels != experiments.PRESETS[self.preset].extra_pixels:
+                    expected = "no value with a range of levels"
+                    raise InvalidArgument("extra_pixels", self.extra_pixels, expected)
                 kinds = [kind for kind, _, _ in mixture.ranges]
                 several = "all" if len(kinds) == len(KINDS) else ",".join(kinds)
                 object.__setattr__(self, "perturb", several)
@@ -205,7 +208,7 @@ class Options:
             if self.perturb not in KINDS:
                 expected = f"all, or some of {', '.join(KINDS)}"
                 raise InvalidArgument("perturb", self.perturb, expected)
-            level = experiments.TRAIN_LEVELS[self.perturb] if self.level is None else self.level
+            level = KINDS[self.perturb].train_level if self.level is None else self.level
             level = Perturbation(self.perturb, level).level
             object.__setattr__(self, "level", level)
 
@@ -272,7 +275,10 @@ class Options:
             )
             self._refuse(*network, because="pretrained, which decides it")
         examples = len(data.train)
-        model = self.model or experiments.default_model(data.image_shape)
+        start = self._start(data)
+        model = start.get("model", self.model)
+        if model not in models.MODELS:
+            model = experiments.default_model(data.image_shape)
         hyperparameters = experiments.default_hyperparameters(
             model, self.strategy, examples, data.image_shape
         )
@@ -287,6 +293,11 @@ class Options:
             "precision": "float32",
             "head_units": experiments.HEAD_UNITS[model] if self.strategy == "transfer" else None,
         }
+        optimizer = self.optimizer or hyperparameters.optimizer
+        if (optimizer == "sgd") != (hyperparameters.optimizer == "sgd"):
+            defaults["learning_rate"] = training.LEARNING_RATES[optimizer]
+        if optimizer == "adam":
+            defaults["weight_decay"] = 0.0  # it has none
         asked = {field.name: getattr(self, field.name) for field in dataclasses.fields(Options)}
         filled = {key: default for key, default in defaults.items() if asked[key] is None}
         run = Run(
@@ -296,7 +307,7 @@ class Options:
                 **filled,
                 "natural_run": None,
                 "start": None,
-                **self._start(data),
+                **start,
                 "dataset": data.name,
                 "data_source": data.source,
                 "divisor": data.train.divisor,
@@ -319,11 +330,10 @@ class Options:
         """The natural run, what transfer starts from, and what that decides."""
         if self.strategy == "natural":
             return {}
-        natural_run = self._natural().resolve(data)
-        if self.strategy != "transfer":
-            return {"natural_run": natural_run}
         if self.pretrained is None:
-            return {"natural_run": natural_run, "start": natural_run.name}
+            natural_run = self._natural().resolve(data)
+            start = natural_run.name if self.strategy == "transfer" else None
+            return {"natural_run": natural_run, "start": start}
         folder = saved_models.find("pretrained", self.pretrained)
         trained = saved_models.load(folder, argument="pretrained")
         shape = trained.input_shape[1:]
@@ -331,8 +341,9 @@ class Options:
             expected = f"a model for images of shape {data.image_shape}, not {shape}"
             raise InvalidArgument("pretrained", self.pretrained, expected)
         names = {layer.name: layer for layer in trained.layers}
+        network = trained.name if trained.name in models.MODELS else None
         return {
-            "natural_run": natural_run,
+            "natural_run": dataclasses.replace(self._natural(), model=network).resolve(data),
             "start": saved_models.fingerprint(folder),
             "model": trained.name,
             "standardize": names["standardization"].mode if "standardization" in names else "none",

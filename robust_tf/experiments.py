@@ -129,18 +129,6 @@ PRESETS = {
 # MNIST sample, gets smaller ones by default.
 LEAST_STEPS_PER_EPOCH = 10
 
-# The level at which constant training on MNIST held best over the paper's tests (pixels),
-# and the strongest tested level (noise, blur).
-TRAIN_LEVELS = {"stuck": 4, "dead": 5, "hot": 6, "noise": 0.05, "blur": 1.0}
-
-TEST_LEVELS = {
-    "stuck": (2,),
-    "dead": (2,),
-    "hot": (2,),
-    "noise": (0.0255, 0.03775, 0.05),
-    "blur": (0.5, 0.75, 1.0),
-}
-
 
 def test_conditions(
     kinds: tuple[str, ...], channel_blur: bool = False
@@ -154,7 +142,7 @@ def test_conditions(
     Returns:
         None for natural images, then a perturbation a test.
     """
-    levels = ((kind, TEST_LEVELS[kind]) for kind in KINDS if kind in kinds)
+    levels = ((kind, KINDS[kind].test_levels) for kind in KINDS if kind in kinds)
     return conditions(levels, channel_blur)
 
 
@@ -338,7 +326,7 @@ def grid(selection: Selection) -> list[Cell]:
 def standardization(selection: Selection) -> list[Cell]:
     """Natural models and those of each strategy and kind, standardised in three ways.
 
-    Each kind is trained at its level of `TRAIN_LEVELS`; all are tested with all of the
+    Each kind is trained at its own level (`Kind.train_level`); all are tested with all of the
     paper's tests. Goes beyond the paper.
 
     Args:
@@ -351,24 +339,25 @@ def standardization(selection: Selection) -> list[Cell]:
         InvalidArgument: if a field of the selection has what is not there.
     """
     _check("strategies", selection.strategies, FIGURE_LETTERS)
-    _check("perturbs", selection.perturbs, TRAIN_LEVELS)
+    _check("perturbs", selection.perturbs, KINDS)
     cells = []
     for dataset in selection.datasets or ("mnist",):
         for standardize in ("pixel", "global", "none"):
             cells.append(Cell(dataset, standardize=standardize))
             cells += [
-                Cell(dataset, strategy, kind, level, standardize=standardize)
+                Cell(dataset, strategy, kind, KINDS[kind].train_level, standardize=standardize)
                 for strategy in FIGURE_LETTERS
                 if strategy in (selection.strategies or FIGURE_LETTERS)
-                for kind, level in TRAIN_LEVELS.items()
-                if kind in (selection.perturbs or TRAIN_LEVELS)
+                for kind in KINDS
+                if kind in (selection.perturbs or KINDS)
             ]
     return with_all_tests(cells)
 
 
 def with_all_tests(cells: Iterable[Cell]) -> list[Cell]:
     """The same models, tested with all kinds, not those of their own family alone."""
-    return [dataclasses.replace(cell, test_levels=tuple(TEST_LEVELS.items())) for cell in cells]
+    families = {kind.family for kind in KINDS.values()}
+    return [dataclasses.replace(cell, test_levels=_tests(families)) for cell in cells]
 
 
 EXPERIMENTS: dict[str, Callable[[Selection], list[Cell]]] = {
@@ -408,7 +397,7 @@ def conditions(
 
 def _tests(families: Collection[str]) -> tuple[tuple[str, tuple[float, ...]], ...]:
     return tuple(
-        (kind, TEST_LEVELS[kind]) for kind in TEST_LEVELS if KINDS[kind].family in families
+        (name, kind.test_levels) for name, kind in KINDS.items() if kind.family in families
     )
 
 

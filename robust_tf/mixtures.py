@@ -13,14 +13,6 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.seeds import fold_in, uniform
 
-# The levels that a mixture draws from by default; those of the paper's tests are in them.
-RANGES = {
-    "stuck": (1, 10),
-    "dead": (1, 10),
-    "hot": (1, 10),
-    "noise": (0.005, 0.05),
-    "blur": (0.1, 1.0),
-}
 # A range that is not of whole numbers stands for so many levels, evenly spaced.
 _LEVELS = 10
 # Sets the draw of kind and level apart from those of the perturbation itself.
@@ -83,8 +75,8 @@ class Mixture:
         Raises:
             InvalidArgument: if one is out of range for such images.
         """
-        for levels in self.variants:
-            levels[-1].check(image_shape)
+        for kind, _, high in self.ranges:
+            Perturbation(kind, high).check(image_shape)
 
     def choices(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The place of each image's kind in `variants`, and that of its level there.
@@ -113,7 +105,7 @@ class Mixture:
 
     def __str__(self) -> str:
         """As `parse` takes it for levels."""
-        return ",".join(f"{kind}={low:g}:{high:g}" for kind, low, high in self.ranges)
+        return ",".join(f"{kind}={_text(low)}:{_text(high)}" for kind, low, high in self.ranges)
 
 
 def parse(perturb: str, level: str | float | None) -> Mixture | None:
@@ -121,7 +113,8 @@ def parse(perturb: str, level: str | float | None) -> Mixture | None:
 
     Args:
         perturb: "all", or kinds, separated by commas.
-        level: None for `RANGES`; "1:10", for all of the kinds; or "hot=1:5,noise=0.01:0.05",
+        level: None for the kinds' own (`Kind.train_range`); "1:10", for all of the kinds; or
+            "hot=1:5,noise=0.01:0.05",
             for those it names.
 
     Returns:
@@ -137,7 +130,9 @@ def parse(perturb: str, level: str | float | None) -> Mixture | None:
     for kind in kinds:
         if kind not in KINDS:
             raise InvalidArgument("perturb", kind, f"all, or some of {', '.join(KINDS)}")
-    ranges = {kind: RANGES[kind] for kind in KINDS if kind in kinds}
+    if len(set(kinds)) < len(kinds):
+        raise InvalidArgument("perturb", perturb, "different kinds")
+    ranges = {kind: KINDS[kind].train_range for kind in KINDS if kind in kinds}
     for part in filter(None, text.split(",")):
         kind, _, bounds = part.rpartition("=")
         low, high = _bounds(bounds)
@@ -145,6 +140,12 @@ def parse(perturb: str, level: str | float | None) -> Mixture | None:
             raise InvalidArgument("level", part, f"a range of some of {', '.join(ranges)}")
         ranges |= dict.fromkeys([kind] if kind else ranges, (low, high))
     return Mixture(tuple((kind, low, high) for kind, (low, high) in ranges.items()))
+
+
+def _text(level: float) -> str:
+    """Short where that says all of it."""
+    short = f"{level:g}"
+    return short if float(short) == level else repr(level)
 
 
 def _bounds(text: str) -> tuple[float, float]:

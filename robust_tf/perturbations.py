@@ -283,6 +283,11 @@ class Kind:
         whole: whether the level is a whole number.
         bounds: from (height, width) to the lowest and highest level.
         op: (images, seeds, level, channel_blur) to images.
+        train_level: what is trained with by default: the level at which constant training on
+            MNIST held best over the paper's tests (pixels), the strongest tested (others).
+        train_range: the lowest and highest level of a mixture by default; the paper's tests
+            are within.
+        test_levels: what is tested by default, as in the paper (section VI).
     """
 
     family: str
@@ -291,9 +296,12 @@ class Kind:
     whole: bool
     bounds: Callable[[int, int], tuple[float, float]]
     op: Callable[[tf.Tensor, tf.Tensor | None, Any, bool], tf.Tensor]
+    train_level: float
+    train_range: tuple[float, float]
+    test_levels: tuple[float, ...]
 
 
-def _pixels(op: Callable) -> Kind:
+def _pixels(op: Callable, train_level: int) -> Kind:
     return Kind(
         family="pixels",
         unit="number of pixels",
@@ -301,13 +309,16 @@ def _pixels(op: Callable) -> Kind:
         whole=True,
         bounds=lambda height, width: (1, height * width),
         op=lambda images, seeds, level, _: op(images, seeds, level),
+        train_level=train_level,
+        train_range=(1, 10),
+        test_levels=(2,),
     )
 
 
 KINDS: dict[str, Kind] = {
-    "stuck": _pixels(stuck),
-    "dead": _pixels(dead),
-    "hot": _pixels(hot),
+    "stuck": _pixels(stuck, train_level=4),
+    "dead": _pixels(dead, train_level=5),
+    "hot": _pixels(hot, train_level=6),
     "noise": Kind(
         family="noise",
         unit="standard deviation",
@@ -315,6 +326,9 @@ KINDS: dict[str, Kind] = {
         whole=False,
         bounds=lambda height, width: (0, 1),
         op=lambda images, seeds, level, _: noise(images, seeds, level),
+        train_level=0.05,
+        train_range=(0.005, 0.05),
+        test_levels=(0.0255, 0.03775, 0.05),
     ),
     "blur": Kind(
         family="blur",
@@ -323,6 +337,9 @@ KINDS: dict[str, Kind] = {
         whole=False,
         bounds=lambda height, width: (0, max(height, width)),
         op=lambda images, _, level, channel_blur: blur(images, level, channel_blur),
+        train_level=1.0,
+        train_range=(0.1, 1.0),
+        test_levels=(0.5, 0.75, 1.0),
     ),
 }
 

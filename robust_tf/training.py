@@ -18,6 +18,8 @@ JIT_COMPILE = ("auto", "on", "off")
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("constant", "one_cycle")
+# Keras's own, where an optimizer is not the one that a network's rate is for.
+LEARNING_RATES = {"adam": 0.001, "adamw": 0.001, "sgd": 0.01}
 
 # One cycle: the rate starts at a fraction of its peak, which it reaches after a part of the
 # steps; then it falls to 0.

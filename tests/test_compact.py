@@ -231,6 +231,15 @@ def test_images_of_one_channel_are_not_mirrored(small):
     assert Options(model="compact", augment="flip").resolve(small).augment == "flip"
 
 
+def test_another_optimizer_has_rate_and_decay_of_its_own(small):
+    adam = Options(model="compact", optimizer="adam").resolve(small)
+    assert (adam.learning_rate, adam.weight_decay) == (0.001, 0.0)
+    adamw = Options(model="compact", optimizer="adamw").resolve(small)
+    assert (adamw.learning_rate, adamw.weight_decay) == (0.001, 5e-4)
+    assert Options(optimizer="adamw").resolve(small).learning_rate == 0.05
+    assert Options(optimizer="sgd").resolve(small).learning_rate == 0.01
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -266,7 +275,12 @@ def test_it_learns_cifar10_in_seconds():
 
 
 def test_a_sweep_takes_it(command):
-    flags = ["--datasets=mnist", "--data_source=sample", "--strategies=constant", "--perturbs=blur"]
+    flags = [
+        "--datasets=mnist,mnist",
+        "--data_source=sample",
+        "--strategies=constant",
+        "--perturbs=blur",
+    ]
     done = command(*flags, "--model=compact", "--dry_run", pipeline="pipelines.grid")
     assert done.returncode == 0, done.stderr
     assert "6 models" in done.stdout

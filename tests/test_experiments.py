@@ -2,10 +2,13 @@ import collections
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from robust_tf import experiments
+from robust_tf import classifiers, confusions, experiments, runs
+from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
 from robust_tf.experiments import Selection
+from robust_tf.perturbations import KINDS, Kind
 
 
 def robust(cells):
@@ -85,3 +88,37 @@ def test_figures_by_training():
     assert experiments.figure("constant", "dead") == "A.1"
     assert experiments.figure("incremental", "noise") == "B.2"
     assert experiments.figure("transfer", "blur") == "C.3"
+
+
+def test_a_new_kind_is_one_entry(monkeypatch, small, exported, tmp_path):
+    """All that uses kinds takes one from the registry alone."""
+    dim = Kind(
+        family="light",
+        unit="factor",
+        random=False,
+        whole=False,
+        bounds=lambda height, width: (0, 1),
+        op=lambda images, seeds, level, _: images * tf.cast(level, tf.float32),
+        train_level=0.5,
+        train_range=(0.4, 0.9),
+        test_levels=(0.3, 0.6),
+    )
+    monkeypatch.setitem(KINDS, "dim", dim)
+    folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
+    conditions = experiments.test_conditions(("dim",))
+    assert [str(condition) for condition in conditions] == ["None", "dim 0.3", "dim 0.6"]
+    for perturb, strategy in (("dim", "incremental"), ("all", "constant")):
+        options = Options(strategy=strategy, perturb=perturb, epochs=1, batch_size=50)
+        run = options.resolve(small)
+        runs.train(run, small, progress=False, **folders)
+        trials = runs.test(run, small, conditions, trials=2, progress=False, **folders)
+        assert trials["test_level"].tolist()[1:] == [0.3, 0.6]
+        assert (tmp_path / "saved_models" / run.name / "1" / "saved_model.pb").exists()
+        runs.draw([run], small, conditions, trials, **folders)
+    assert run.level.endswith(",dim=0.4:0.9")
+    cells = experiments.with_all_tests(experiments.grid(Selection(datasets=("mnist",))))
+    assert dict(cells[0].test_levels)["dim"] == (0.3, 0.6)
+    chosen = experiments.standardization(Selection(perturbs=("dim",), strategies=("constant",)))
+    assert [cell.level for cell in chosen] == [None, 0.5] * 3
+    found = confusions.measure(classifiers.load(exported), small, conditions[1:], trials=1, seed=0)
+    assert set(found.changes["test_perturb"]) == {"dim"}

@@ -72,6 +72,7 @@ PARSED = {
     ("noise,hot", None): "hot=1:10,noise=0.005:0.05",
     ("stuck,hot", "1:4"): "stuck=1:4,hot=1:4",
     ("hot,blur", "blur=0.2:0.3"): "hot=1:10,blur=0.2:0.3",
+    ("noise", "0.0123456789:0.05"): "noise=0.0123456789:0.05",
 }
 
 
@@ -91,6 +92,7 @@ BAD = {
     ("hot,noise", "blur=0.1:1"): "level=blur=0.1:1: expected a range of some of hot, noise",
     ("hot", "1:x"): "level=1:x: expected a range such as 1:10",
     ("noise", "0:nan"): "level=0:nan: expected a range",
+    ("hot,hot", None): "perturb=hot,hot: expected different kinds",
 }
 
 
@@ -103,6 +105,15 @@ def test_texts_that_ask_for_nothing(asked):
 def test_levels_that_do_not_fit_the_images(small):
     with pytest.raises(InvalidArgument, match="level=800: expected a whole number from 1 to 784"):
         Options(strategy="constant", perturb="hot", level="1:800").resolve(small)
+    with pytest.raises(InvalidArgument, match=r"level=1e\+12: expected a whole number from 1 to"):
+        Options(strategy="constant", perturb="hot", level="1:1e12").resolve(small)
+
+
+def test_a_range_has_no_extra_pixels(small):
+    with pytest.raises(InvalidArgument, match="extra_pixels=2: expected no value with a range"):
+        Options(strategy="constant", perturb="hot", level="1:3", extra_pixels=2)
+    published = Options(strategy="constant", perturb="hot", level="1:3", preset="published")
+    assert str(published.perturbation) == "hot=1:3"
 
 
 def test_a_mixture_is_part_of_a_runs_name(small):

@@ -98,6 +98,19 @@ def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_pat
             transfer(small, pretrained=str(folder), **option)
 
 
+def test_the_pretrained_model_decides_the_recipe(small, tmp_path):
+    model = models.build("compact", (28, 28, 1), 10, standardize="global")
+    folder = saved_models.export(
+        model, tmp_path / "own", label_names=small.label_names, training={}
+    )
+    with_it = Options(strategy="transfer", perturb="hot", pretrained=str(folder)).resolve(small)
+    asked = Options(strategy="transfer", perturb="hot", model="compact").resolve(small)
+    names = ("model", "epochs", "learning_rate", "optimizer", "schedule", "augment", "head_units")
+    assert [getattr(with_it, name) for name in names] == [getattr(asked, name) for name in names]
+    assert with_it.optimizer == "sgd"
+    assert with_it.natural_run.name == asked.natural_run.name
+
+
 def test_a_pretrained_model_for_other_classes(small, folders, tmp_path):
     model = models.build("mnist_cnn", (28, 28, 1), 3)
     folder = saved_models.export(model, tmp_path / "three", label_names="abc", training={})
