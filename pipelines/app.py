@@ -46,31 +46,40 @@ def define_model_flags() -> None:
     )
 
 
-def load_classifier() -> classifiers.Classifier:
-    """Loads the model that the flags of `define_model_flags` choose."""
+def load_classifier(flag: str = "model") -> classifiers.Classifier:
+    """Loads the model that the flags of `define_model_flags` choose.
+
+    Args:
+        flag: the one that has its path.
+    """
     values = flags.FLAGS
-    if not values.model:
-        raise InvalidArgument("model", values.model, "the directory of a SavedModel")
+    if not values[flag].value:
+        raise InvalidArgument(flag, None, "the directory of a SavedModel")
     try:
         low, high = map(float, values.input_range)
     except ValueError:
         given = ",".join(values.input_range)
         raise InvalidArgument("input_range", given, "two numbers, such as 0,255") from None
     return classifiers.load(
-        values.model, signature=values.signature, output=values.output, input_range=(low, high)
+        values[flag].value,
+        signature=values.signature,
+        output=values.output,
+        input_range=(low, high),
+        argument=flag,
     )
 
 
 def define_data_flags(
-    dataset: str | None = "mnist", test_examples: int | None = None, note: str = ""
+    dataset: str | None = None, test_examples: int | None = None, default: str = ""
 ) -> None:
-    """Defines the flags that choose a dataset; see `load_data`.
+    """Defines the flags that choose a dataset; see `load_data` and `load_data_of`.
 
     Args:
-        dataset: the default.
+        dataset: the default; None for that of a model.
         test_examples: the default; None for all.
-        note: what to add to the help on the dataset.
+        default: what the default is, in words.
     """
+    note = f" By default {default or 'that of the model, or mnist'}." if dataset is None else ""
     flags.DEFINE_string(
         "dataset",
         dataset,
@@ -120,6 +129,11 @@ def load_data(
         test_examples=values.test_examples,
         **experiments.PRESETS[preset].data_options(dataset),
     )
+
+
+def load_data_of(classifier: classifiers.Classifier) -> data.Data:
+    """Loads the dataset that the flags choose, by default the one that a model was trained on."""
+    return load_data(classifier.metadata.get("training", {}).get("dataset", "mnist"))
 
 
 def define_preset_flag() -> None:
@@ -203,17 +217,16 @@ def kinds_to_test(perturb: str | None) -> tuple[str, ...]:
     asked = [name for name in flags.FLAGS.eval if not _is_other(name)]
     if flags.FLAGS.trials < 1:
         raise InvalidArgument("trials", flags.FLAGS.trials, "a whole number from 1 on")
-    if "all" in asked or ("auto" in asked and perturb is None):
+    for name in asked:
+        if name not in ("auto", "all", *KINDS):
+            expected = f"auto, all, corrupted, tfds:NAME, or some of {', '.join(KINDS)}"
+            raise InvalidArgument("eval", name, expected)
+    if "all" in asked or ("auto" in asked and perturb in (None, "all")):
         return tuple(KINDS)
     kinds = [kind for kind in asked if kind != "auto"]
     if "auto" in asked:
-        trained = KINDS if perturb == "all" else (perturb or "").split(",")
-        families = {KINDS[kind].family for kind in trained}
+        families = {KINDS[kind].family for kind in str(perturb).split(",")}
         kinds += [kind for kind in KINDS if KINDS[kind].family in families]
-    for kind in kinds:
-        if kind not in KINDS:
-            expected = f"auto, all, corrupted, tfds:NAME, or some of {', '.join(KINDS)}"
-            raise InvalidArgument("eval", kind, expected)
     return tuple(dict.fromkeys(kinds))
 
 
@@ -268,6 +281,7 @@ def check_outputs() -> None:
     """Sees before the work that directories of this machine can be written.
 
     Raises:
+        InvalidArgument: if two are one.
         Unavailable: if one cannot.
     """
     for name, directory in _outputs().items():
@@ -282,7 +296,26 @@ def outputs() -> contextlib.AbstractContextManager[dict[str, Path]]:
 
 def _outputs() -> dict[str, str]:
     names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
-    return {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
+    found = {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
+    places = {
+        url.rstrip("/") if remote.is_url(url) else Path(url).resolve() for url in found.values()
+    }
+    if len(places) < len(found):  # a run has a folder of its name in both
+        expected = "another directory than output_dir"
+        raise InvalidArgument("saved_models_dir", found["saved_models_dir"], expected)
+    return found
+
+
+def check_shared() -> None:
+    """Sees that outputs are where all workers of one training can see them.
+
+    Raises:
+        InvalidArgument: if they are at a URL, of which each worker would have a copy.
+    """
+    for name, directory in _outputs().items():
+        if remote.is_url(directory):
+            expected = "a directory that all workers see, with distribute=multiworker"
+            raise InvalidArgument(name, directory, expected)
 
 
 def _without_xla() -> bool:
@@ -339,7 +372,9 @@ def launch(
         except Unavailable as error:
             _fail(1, _told(error))
         except KeyboardInterrupt:
-            _fail(130, "stopped; the same command goes on after the last whole epoch")
+            resumes = "epochs" in flags.FLAGS
+            on = "; the same command goes on after the last whole epoch" if resumes else ""
+            _fail(130, f"stopped{on}")
 
     app.run(guarded, flags_parser=functools.partial(_parse, others=bool(arguments)))
 

@@ -20,7 +20,7 @@ _BASELINE = flags.DEFINE_string(
     "The RUN that corruption errors are relative to. By default the first natural one, or else "
     "the first.",
 )
-app.define_data_flags(dataset=None, note=" By default that of the first RUN, or mnist.")
+app.define_data_flags(default="that of the first RUN, or mnist")
 app.define_test_flags("all")
 
 
@@ -38,8 +38,8 @@ def main(runs: list[str]) -> None:
         asked = scorecards.find(_BASELINE.value, values.output_dir)
         if asked not in paths:
             raise InvalidArgument("baseline", _BASELINE.value, f"one of {', '.join(runs)}")
-    models = [classifiers.load(path) for path in paths]
-    dataset = app.load_data(models[0].metadata.get("training", {}).get("dataset", "mnist"))
+    models = [classifiers.load(path, argument="RUN") for path in paths]
+    dataset = app.load_data_of(models[0])
     conditions = (*conditions, *app.other_images(dataset))
     if len(conditions) == 1:
         raise InvalidArgument("eval", "", "at least one test")

@@ -21,7 +21,7 @@ def main() -> None:
     perturb = classifier.metadata.get("training", {}).get("train_perturb", "none")
     kinds = app.kinds_to_test(None if perturb == "none" else perturb)
     conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
-    dataset = app.load_data()
+    dataset = app.load_data_of(classifier)
     conditions = (*conditions, *app.other_images(dataset))
     with app.outputs() as folders:
         folder, table = classifiers.test(

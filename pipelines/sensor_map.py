@@ -7,11 +7,14 @@ Example:
 from absl import flags
 
 from pipelines import app
-from robust_tf import classifiers, sensor_maps
+from robust_tf import sensor_maps
 
 app.define_model_flags()
 _BASELINE = flags.DEFINE_string(
-    "baseline", None, "Another model's directory; its map is drawn beside, in the same colours."
+    "baseline",
+    None,
+    "Another model, which --signature, --output and --input_range also hold for; its map is drawn "
+    "beside, in the same colours.",
 )
 _DEFECT = flags.DEFINE_string(
     "defect", "hot", "What the pixel shows: hot (1), dead (0), or a value from 0 to 1."
@@ -28,8 +31,8 @@ def main() -> None:
     values = flags.FLAGS
     sensor_maps.defect_value(_DEFECT.value)
     classifier = app.load_classifier()
-    baseline = classifiers.load(_BASELINE.value) if _BASELINE.value else None
-    dataset = app.load_data()
+    baseline = app.load_classifier("baseline") if _BASELINE.value else None
+    dataset = app.load_data_of(classifier)
     with app.outputs() as folders:
         folder, positions, summary = sensor_maps.write(
             classifier, dataset, _DEFECT.value, baseline=baseline, **folders

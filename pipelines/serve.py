@@ -14,11 +14,7 @@ from robust_tf.saved_models import EXTRA
 from robust_tf.warmup import FILE_NAME
 
 app.define_model_flags()
-app.define_data_flags(
-    dataset=None,
-    test_examples=100,
-    note=" By default the one that the model was trained on.",
-)
+app.define_data_flags(test_examples=100, default="that of the model")
 _CHECK = flags.DEFINE_string(
     "check",
     None,

@@ -124,6 +124,7 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
     cluster = _cluster()
     threads = sweeps.threads_of_each(values.workers, values.threads, cluster)
     machine.use_threads(threads)
+    machine.share_gpus()  # with the workers
     datasets = {name: sources.load(name) for name in dict.fromkeys(cell.dataset for cell in cells)}
     options = {
         name: values[name].value
@@ -160,6 +161,8 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
             finish(folders["output_dir"])
         if all_tests:
             trials = comparisons.table(folders["output_dir"], experiment, "trials")
+            # The experiment may have others, which were not tested with all.
+            trials = trials[trials["run"].isin([task.run.name for task in tasks])]
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
             app.print_profile(trials, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
@@ -185,7 +188,7 @@ def _cluster() -> Cluster | None:
 def _selection() -> experiments.Selection:
     values = flags.FLAGS
     asked = {
-        field.name: tuple(values[field.name].value)
+        field.name: tuple(dict.fromkeys(values[field.name].value))
         for field in dataclasses.fields(experiments.Selection)
         if field.name in values and values[field.name].value is not None
     }

@@ -20,7 +20,7 @@ from robust_tf import trials as trials_lib
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.evaluation import Condition
-from robust_tf.files import file_name
+from robust_tf.files import digest, file_name
 
 # What a signature and an output are called where there are several.
 _PREFERRED = ("serving_default", "probabilities")
@@ -60,6 +60,11 @@ class Classifier:
         """The scores of a batch; callable in a graph."""
         return self.function(self.inputs(images))
 
+    @property
+    def identity(self) -> tuple:
+        """Tells what it computes from what all others do."""
+        return (self.fingerprint, self.signature, self.output, self.input_range)
+
     def inputs(self, images: tf.Tensor) -> tf.Tensor:
         """What the model takes for a batch; callable in a graph."""
         low, high = self.input_range
@@ -71,8 +76,11 @@ class Classifier:
             if own not in (None, of_data):
                 expected = f"a dataset of images of shape {self.image_shape}"
                 raise InvalidArgument("dataset", f"{data.name} {data.image_shape}", expected)
-        if self.classes not in (None, len(data.label_names)):
-            expected = f"a dataset of {self.classes} classes"
+        # Some models do not say how many scores they return.
+        scores = None if self.classes else self(data.test.images_at(tf.range(1)))
+        classes = self.classes if scores is None else int(scores.shape[-1])
+        if classes != len(data.label_names):
+            expected = f"a dataset of {classes} classes"
             raise InvalidArgument("dataset", f"{data.name} ({len(data.label_names)})", expected)
 
 
@@ -82,6 +90,7 @@ def load(
     signature: str | None = None,
     output: str | None = None,
     input_range: tuple[float, float] = (0.0, 1.0),
+    argument: str = "model",
 ) -> Classifier:
     """Loads a SavedModel or a `.keras` file.
 
@@ -92,6 +101,7 @@ def load(
         output: its output that has the scores, probabilities or logits; by default
             `probabilities`, or else the only floating-point one of shape [B, classes].
         input_range: the values that black and white have in its input.
+        argument: what errors call `path`.
 
     Returns:
         The classifier.
@@ -107,12 +117,12 @@ def load(
     if path.suffix == ".keras":
         if signature or output:
             raise InvalidArgument("signature", signature or output, "no value with a .keras file")
-        return _keras(path, input_range)
-    folder = saved_models.find("model", path)
+        return _keras(path, input_range, argument)
+    folder = saved_models.find(argument, path)
     try:
         loaded = tf.saved_model.load(os.fspath(folder))
     except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
-        raise Unavailable("model", path, f"expected a SavedModel ({one_line(error)})") from error
+        raise Unavailable(argument, path, f"expected a SavedModel ({one_line(error)})") from error
     signatures = loaded.signatures
     chosen = _choose("signature", signature, signatures, _takes_images, "one float image input")
     outputs = signatures[chosen].structured_outputs
@@ -171,17 +181,9 @@ def test(
     """
     classifier.check(data)
     conditions = list(conditions)
-    identity = (
-        classifier.fingerprint,
-        classifier.signature,
-        classifier.output,
-        classifier.input_range,
-        data.source,
-        seed,
-        any(condition.channel_blur for condition in conditions if condition),
-    )
-    digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
-    run = file_name(f"{classifier.name} {data.name} {digest}")
+    channel_blur = any(condition.channel_blur for condition in conditions if condition)
+    identity = digest(*classifier.identity, data.source, seed, channel_blur)
+    run = file_name(f"{classifier.name} {data.name} {identity}")
     training = classifier.metadata.get("training", {})
     columns = {
         "run": run,
@@ -219,16 +221,16 @@ def training_of(classifier: Classifier) -> str:
     )
 
 
-def _keras(path: Path, input_range: tuple[float, float]) -> Classifier:
+def _keras(path: Path, input_range: tuple[float, float], argument: str) -> Classifier:
     try:
         model = keras.saving.load_model(path, compile=False)
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise Unavailable("model", path, f"expected a .keras file ({one_line(error)})") from error
+        raise Unavailable(argument, path, f"expected a .keras file ({one_line(error)})") from error
     shape: Any = getattr(model, "input_shape", None)
     scores: Any = getattr(model, "output_shape", None)
     if [isinstance(form, tuple) and len(form) for form in (shape, scores)] != [4, 2]:
         expected = "a model from images [B, H, W, C] to scores [B, classes]"
-        raise Unavailable("model", path, f"expected {expected}, not from {shape} to {scores}")
+        raise Unavailable(argument, path, f"expected {expected}, not from {shape} to {scores}")
     return Classifier(
         path=path,
         name=path.name,

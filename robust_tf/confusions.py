@@ -1,6 +1,5 @@
 """Which classes flow into which when the sensor changes, and the images that go first."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from robust_tf.classifiers import Classifier, training_of
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator, number_of_trials
-from robust_tf.files import file_name, locked, prepare_directory, writing_to
+from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
 
@@ -181,10 +180,10 @@ def write(
     """
     classifier.check(data)
     conditions = list(conditions)
-    identity = (classifier.fingerprint, data.name, data.source, len(data.test), trials, seed)
-    asked = [(str(condition), condition.channel_blur) for condition in conditions]
-    digest = hashlib.sha256(repr((identity, asked)).encode()).hexdigest()[:8]
-    folder = Path(output_dir) / file_name(f"{classifier.name} confusions {digest}")
+    stream_seed(seed, "")  # checks it, before there is a folder
+    of_data = (data.name, data.source, len(data.test))
+    identity = digest(classifier.identity, of_data, conditions, trials, seed)
+    folder = Path(output_dir) / file_name(f"{classifier.name} confusions {identity}")
     with locked(prepare_directory("output_dir", folder)):
         found = measure(
             classifier,

@@ -213,16 +213,17 @@ def prepared_corruptions(like: Data, data_dir: str | None = None) -> list[str]:
         InvalidArgument: if TFDS has no such variant.
         Unavailable: if none of them is prepared.
     """
-    variant = f"{like.name}_corrupted"
+    variant = f"{like.name.partition(':')[0]}_corrupted"
     try:
         names = [config.name for config in tfds.builder_cls(variant).BUILDER_CONFIGS]
-    except tfds.core.DatasetNotFoundError:
+        names = [name for name in names if name != "identity"]  # which corrupts nothing
+    except (tfds.core.DatasetNotFoundError, ValueError):
         expected = f"no value with dataset={like.name}: TFDS has no {variant}"
         raise InvalidArgument("eval", "corrupted", expected) from None
     found = [
         f"{variant}/{name}"
         for name in names
-        if tfds.builder(f"{variant}/{name}", data_dir=data_dir).is_prepared()
+        if _builder(f"{variant}/{name}", data_dir).is_prepared()
     ]
     if not found:
         raise Unavailable(

@@ -7,7 +7,7 @@ and for all models of one architecture.
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -252,24 +252,45 @@ def evaluate(
         A row a trial: test_perturb ("none" for natural images), test_level (missing
         for natural images), trial, accuracy (a fraction), n_examples.
     """
-    evaluator = Evaluator(model, split, seed)
-    passes = [
-        (condition, trial)
-        for condition in conditions
-        for trial in range(number_of_trials(condition, trials))
-        if (condition, trial) not in done
-    ]
-    rows = []
-    shown = bool(label and passes)
-    for condition, trial in tqdm.tqdm(passes, desc=label, unit="trial", disable=not shown):
-        rows.append(
-            {
-                "test_perturb": condition.kind if condition else "none",
-                "test_level": condition.level if condition else np.nan,
-                "trial": trial,
-                "accuracy": evaluator.accuracy(condition, trial),
-                "n_examples": len(images_of(condition, split)),
-            }
-        )
     columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples"]
-    return pd.DataFrame(rows, columns=columns)
+    parts = by_condition(model, split, conditions, trials=trials, seed=seed, done=done, label=label)
+    return pd.DataFrame([row for rows in parts for row in rows], columns=columns)
+
+
+def by_condition(
+    model: keras.Model | Callable,
+    split: Split,
+    conditions: Iterable[Condition],
+    *,
+    trials: int,
+    seed: int,
+    done: Collection[tuple[Condition, int]] = (),
+    label: str | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of `evaluate`, those of a condition when it is done; arguments as there."""
+    evaluator = Evaluator(model, split, seed)
+    passes = {
+        condition: [
+            trial
+            for trial in range(number_of_trials(condition, trials))
+            if (condition, trial) not in done
+        ]
+        for condition in conditions
+    }
+    total = sum(map(len, passes.values()))
+    with tqdm.tqdm(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
+        for condition, left in passes.items():
+            rows = []
+            for trial in left:
+                rows.append(
+                    {
+                        "test_perturb": condition.kind if condition else "none",
+                        "test_level": condition.level if condition else np.nan,
+                        "trial": trial,
+                        "accuracy": evaluator.accuracy(condition, trial),
+                        "n_examples": len(images_of(condition, split)),
+                    }
+                )
+                bar.update()
+            if rows:
+                yield rows

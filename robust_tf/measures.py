@@ -53,7 +53,8 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
         float64 array [N, K], rows of sum 1.
     """
     scores = scores.astype(np.float64)
-    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+    # bfloat16 is off by up to 0.004 in a sum of 10.
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2):
         return scores / scores.sum(axis=1, keepdims=True)
     return scipy.special.softmax(scores, axis=1)
 

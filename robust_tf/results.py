@@ -306,7 +306,8 @@ def profile(trials: pd.DataFrame) -> pd.DataFrame:
     """How robust models are over all their tests: a row a training.
 
     Args:
-        trials: of one or more runs, each with natural images among its tests.
+        trials: of one or more runs, each with natural images among its tests. Those of one
+            training, with several seeds, count as their mean.
 
     Returns:
         natural accuracy; mean over the perturbed tests, all as heavy; worst, the lowest of
@@ -314,8 +315,9 @@ def profile(trials: pd.DataFrame) -> pd.DataFrame:
         over trials count.
     """
     summary = with_labels(summarize(trials))
+    tests = summary.groupby(["training", *TEST_COLUMNS], dropna=False, sort=False)["mean"]
     rows = {}
-    for training, group in summary.groupby("training", sort=False):
+    for training, group in tests.mean().reset_index().groupby("training", sort=False):
         natural = group[group["test_perturb"] == "none"]["mean"].iloc[0]
         rows[training] = profile_of(natural, group[group["test_perturb"] != "none"], "mean")
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -1,6 +1,5 @@
 """Several saved classifiers on the same perturbed images: how good each is, and which is better."""
 
-import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +13,10 @@ import tqdm
 from robust_tf import classifiers, measures, plots, results, saved_models
 from robust_tf.classifiers import Classifier
 from robust_tf.data import Data
-from robust_tf.errors import InvalidArgument
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition, Evaluator, images_of, number_of_trials
-from robust_tf.files import locked, prepare_directory, writing_to
+from robust_tf.files import digest, locked, prepare_directory, writing_to
+from robust_tf.seeds import stream_seed
 
 _OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
 _OF_TEST = ["test_perturb", "test_level"]
@@ -95,7 +95,12 @@ def find(run: str, output_dir: str | os.PathLike) -> Path:
     for folder in (Path(run), Path(output_dir) / run):
         table = folder / "runs.csv"
         if table.is_file():
-            return saved_models.find("RUN", pd.read_csv(table)["saved_model"].iloc[0])
+            try:
+                (path,) = pd.read_csv(table)["saved_model"]
+            except (ValueError, KeyError):  # pandas' own errors are ValueErrors
+                problem = f"expected one run with its SavedModel in {table}"
+                raise Unavailable("RUN", run, problem) from None
+            return saved_models.find("RUN", path)
     return Path(run) if Path(run).suffix == ".keras" else saved_models.find("RUN", run)
 
 
@@ -271,10 +276,11 @@ def write(
         names = [str(model.path) for model in models]
     if len(set(names)) < len(names):
         raise InvalidArgument("RUN", ", ".join(names), "different models")
-    identity = ([model.fingerprint for model in models], data.name, data.source)
-    asked = (len(data.test), [str(condition) for condition in conditions], baseline, trials, seed)
-    digest = hashlib.sha256(repr((identity, asked)).encode()).hexdigest()[:8]
-    folder = Path(output_dir) / f"comparison-{digest}"
+    stream_seed(seed, "")  # checks it, before there is a folder
+    of_data = (data.name, data.source, len(data.test))
+    asked = (conditions, baseline, trials, seed)
+    identity = digest([model.identity for model in models], of_data, asked)
+    folder = Path(output_dir) / f"comparison-{identity}"
     with locked(prepare_directory("output_dir", folder)):
         found = measure(
             dict(zip(names, models)),

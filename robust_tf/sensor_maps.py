@@ -4,7 +4,6 @@ Goes beyond the paper, whose pixels are drawn at random positions.
 """
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from robust_tf import evaluation, plots, results
 from robust_tf.classifiers import Classifier, training_of
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.files import file_name, locked, prepare_directory, writing_to
+from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 
 # Values of a defective pixel that have a name.
 DEFECTS = {"hot": 1.0, "dead": 0.0}
@@ -206,16 +205,19 @@ def write(
         and `SUMMARY_COLUMNS`.
 
     Raises:
-        InvalidArgument: if a classifier does not fit the images, or the defect is none.
+        InvalidArgument: if a classifier does not fit the images, both are the same, or the
+            defect is none.
         Unavailable: if the folder cannot be written.
     """
     value = defect_value(defect)
     both = [model for model in (baseline, classifier) if model is not None]
     for model in both:
         model.check(data)
-    identity = (*(model.fingerprint for model in both), data.source, len(data.test), value)
-    digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
-    folder = Path(output_dir) / file_name(f"{classifier.name} sensor map {defect} {digest}")
+    if baseline is not None and baseline.path == classifier.path:
+        raise InvalidArgument("baseline", baseline.path, "another model")
+    of_data = (data.name, data.source, len(data.test))
+    identity = digest([model.identity for model in both], of_data, value)
+    folder = Path(output_dir) / file_name(f"{classifier.name} sensor map {defect} {identity}")
     names = [model.name for model in both]
     if len(set(names)) < len(names):
         names = [str(model.path) for model in both]

@@ -120,8 +120,8 @@ def _sections(output_dir: str | os.PathLike, figure: Path | None) -> list[Sectio
     lost, found = falls(output_dir), profiles(output_dir)
     notes = []
     for dataset, group in lost.groupby("dataset", sort=False):
-        total = group[list(models.STANDARDIZATIONS)].sum()
-        if group["share_of_pixel"].notna().any():
+        total = group[list(models.STANDARDIZATIONS)].sum(skipna=False)
+        if total.notna().all() and total["pixel"] > 0:
             notes.append(
                 f"{dataset}: over {len(group)} tests the natural model loses "
                 f"{100 * total['pixel']:.1f} points in all when standardised per pixel, "
@@ -153,7 +153,7 @@ def _sections(output_dir: str | os.PathLike, figure: Path | None) -> list[Sectio
         for measure in ("natural", "own", "worst")
         for mode in models.STANDARDIZATIONS
     ]
-    wide = wide.reindex(index=order, columns=pd.MultiIndex.from_tuples(columns))
+    wide = wide.reindex(index=order, columns=pd.MultiIndex.from_tuples(columns)).fillna("")
     wide.columns = [f"{measure}, {mode}" for measure, mode in columns]
     return [
         Section(notes=tuple(notes)),

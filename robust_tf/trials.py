@@ -10,7 +10,7 @@ import pandas as pd
 from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Condition, OtherImages, evaluate, number_of_trials
+from robust_tf.evaluation import Condition, OtherImages, by_condition, number_of_trials
 from robust_tf.files import locked, prepare_directory, writing_to
 
 
@@ -50,16 +50,19 @@ def complete(
     with locked(prepare_directory("output_dir", path.parent)):
         kept = _read(path)
         done = _done(kept, len(split), conditions, trials)
-        new = evaluate(model, split, conditions, trials=trials, seed=seed, done=done, label=label)
-        if len(new):
-            tables = [table for table in (kept, new.assign(**columns)) if len(table)]
+        # What a condition has cost is kept, should the next one be stopped.
+        for rows in by_condition(
+            model, split, conditions, trials=trials, seed=seed, done=done, label=label
+        ):
+            new = pd.DataFrame(rows).assign(**columns)[results.TRIAL_COLUMNS]
+            kept = pd.concat([kept, new], ignore_index=True) if len(kept) else new
             with writing_to("output_dir", path.parent.parent):
-                results.write(pd.concat(tables, ignore_index=True), path, results.TRIAL_COLUMNS)
-            kept = pd.read_csv(path)
+                results.write(kept, path, results.TRIAL_COLUMNS)
+        kept = _read(path)
     asked = _sizes(conditions, len(split))
     wanted = [
-        row.trial < trials and asked.get(_row_key(row)) == row.n_examples
-        for row in kept.itertuples()
+        row["trial"] < trials and asked.get(_row_key(row)) == row["n_examples"]
+        for row in kept.to_dict("records")
     ]
     return kept[wanted].reset_index(drop=True)
 
@@ -88,9 +91,9 @@ def _done(
     """The asked trials that are there."""
     sizes = _sizes(conditions, examples)
     there = {
-        (_row_key(row), row.trial)
-        for row in kept.itertuples()
-        if sizes.get(_row_key(row)) == row.n_examples
+        (_row_key(row), row["trial"])
+        for row in kept.to_dict("records")
+        if sizes.get(_row_key(row)) == row["n_examples"]
     }
     return {
         (condition, trial)
@@ -113,9 +116,9 @@ def _key(condition: Condition) -> tuple[str, float]:
     return (condition.kind, _level(condition.level)) if condition else ("none", 0.0)
 
 
-def _row_key(row: Any) -> tuple[str, float]:
+def _row_key(row: Mapping[str, Any]) -> tuple[str, float]:
     """The `_key` of the condition of a row of trials."""
-    return row.test_perturb, _level(row.test_level)
+    return row["test_perturb"], _level(row["test_level"])
 
 
 def _level(level: float) -> float:

@@ -80,6 +80,17 @@ def exported(trained, sample, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other(sample, tmp_path_factory) -> Path:
+    """The SavedModel of a network that has learned nothing."""
+    return saved_models.export(
+        models.build("mnist_cnn", (28, 28, 1), 10, standardize="none", seed=3),
+        tmp_path_factory.mktemp("saved") / "untrained",
+        label_names=sample.label_names,
+        training={"dataset": "mnist", "strategy": "constant", "train_perturb": "hot"},
+    )
+
+
+@pytest.fixture(scope="session")
 def without_us(tmp_path_factory) -> dict[str, str]:
     """The environment of a process that can import neither Keras nor this package."""
     folder = tmp_path_factory.mktemp("hidden")

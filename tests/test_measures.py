@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 import sklearn.metrics
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +102,10 @@ def test_probabilities():
     expected = exponents / exponents.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(measures.probabilities(logits), expected)
     np.testing.assert_allclose(measures.probabilities(expected), expected)
+    many = RANDOM.dirichlet(np.ones(10), 10_000)
+    for dtype in (tf.bfloat16, tf.float16):
+        rounded = tf.cast(many, dtype).numpy().astype(np.float32)
+        np.testing.assert_allclose(measures.probabilities(rounded), many, atol=5e-3)
 
 
 def table(**errors):

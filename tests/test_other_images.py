@@ -1,5 +1,6 @@
 """Tests with images that this package did not perturb: those of other prepared datasets."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from robust_tf import data as data_lib
-from robust_tf import trials
+from robust_tf import results, trials
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator, OtherImages, evaluate
@@ -47,6 +48,7 @@ def dark(sample) -> tuple[np.ndarray, np.ndarray]:
 def directory(dark, tmp_path_factory):
     """A data directory with one corruption of MNIST, and with KMNIST of the same images."""
     folder = tmp_path_factory.mktemp("tfds")
+    prepare("mnist_corrupted/identity", folder, *dark)  # which is not one
     prepare("mnist_corrupted/fog", folder, *dark)
     prepare("kmnist", folder, *dark)
     return folder
@@ -68,6 +70,16 @@ def test_what_cannot_be_tested_with(directory, sample, tmp_path):
     other = data_lib.Data("kmnist", "tfds", sample.train, sample.test, sample.label_names)
     with pytest.raises(InvalidArgument, match="TFDS has no kmnist_corrupted"):
         data_lib.prepared_corruptions(other, str(tmp_path))
+    digits = data_lib.Data("emnist/digits", "tfds", sample.train, sample.test, sample.label_names)
+    with pytest.raises(InvalidArgument, match="TFDS has no emnist/digits_corrupted"):
+        data_lib.prepared_corruptions(digits, str(directory))
+    with_version = dataclasses.replace(digits, name="mnist:3.0.1")
+    assert data_lib.prepared_corruptions(with_version, str(directory)) == ["mnist_corrupted/fog"]
+    (damaged,) = (tmp_path / "mnist_corrupted" / "fog" / "1.0.0",)
+    damaged.mkdir(parents=True)
+    (damaged / "dataset_info.json").write_text("{")
+    with pytest.raises(Unavailable, match="the description of mnist_corrupted/fog cannot be read"):
+        data_lib.prepared_corruptions(sample, str(tmp_path))
     with pytest.raises(InvalidArgument, match="eval=nothing"):
         data_lib.load_test("nothing", sample, data_dir=str(directory))
     with pytest.raises(InvalidArgument, match=r"eval=cifar10 \(10, .*expected a dataset of 10"):
@@ -111,6 +123,19 @@ def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkey
     # Another number of their images is another test.
     more = [None, OtherImages("few", math.nan, small.test.first(31))]
     assert not trials.is_complete(path, 100, more, trials=2)
+
+
+def test_trials_of_a_condition_are_kept_when_the_next_is_stopped(trained, small, tmp_path):
+    class Stops(OtherImages):
+        def check(self, image_shape):
+            raise KeyboardInterrupt
+
+    path = tmp_path / "run" / "trials.csv"
+    columns = dict.fromkeys(results.TRAINING_COLUMNS, "a")
+    conditions = [None, Perturbation("hot", 2), Stops("stops", math.nan, small.test)]
+    with pytest.raises(KeyboardInterrupt):
+        trials.complete(path, trained, small.test, conditions, columns, trials=3, seed=0)
+    assert pd.read_csv(path)["test_perturb"].tolist() == ["none", "hot", "hot", "hot"]
 
 
 def test_severities():

@@ -139,3 +139,22 @@ def test_the_profile_of_a_model_over_its_tests():
     assert profile.drop("at").to_dict() == pytest.approx(
         {"natural": 0.9, "mean": 0.6, "worst": 0.5, "drop": 0.4}
     )
+
+
+def test_the_profile_of_several_seeds_is_that_of_their_means():
+    rows = [
+        (0, "none", np.nan, 0.9),
+        (0, "hot", 2.0, 0.6),
+        (0, "blur", 1.0, 0.8),
+        (1, "none", np.nan, 0.7),
+        (1, "hot", 2.0, 0.6),
+        (1, "blur", 1.0, 0.2),
+    ]
+    trials = pd.DataFrame(rows, columns=["seed", *results.TEST_COLUMNS, "accuracy"]).assign(
+        run=lambda table: table["seed"].map("run {}".format), dataset="mnist",
+        data_source="tfds", model="mnist_cnn", strategy="natural", train_perturb="none",
+        train_level=np.nan, trial=0, n_examples=10,
+    )  # fmt: skip
+    (profile,) = results.profile(trials).to_dict("records")
+    assert profile.pop("at") == "blur 1"
+    assert profile == pytest.approx({"natural": 0.8, "mean": 0.55, "worst": 0.5, "drop": 0.3})

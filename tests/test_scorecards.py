@@ -6,24 +6,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from robust_tf import classifiers, measures, models, plots, saved_models, scorecards
-from robust_tf.errors import Unavailable
+from robust_tf import classifiers, measures, plots, saved_models, scorecards
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator
 from robust_tf.perturbations import Perturbation
 from tests.conftest import ROOT, command_line
 
 CONDITIONS = (None, Perturbation("hot", 2), Perturbation("noise", 0.05), Perturbation("blur", 1))
-
-
-@pytest.fixture(scope="module")
-def other(sample, tmp_path_factory):
-    """The SavedModel of a network that has learned nothing."""
-    return saved_models.export(
-        models.build("mnist_cnn", (28, 28, 1), 10, standardize="none", seed=3),
-        tmp_path_factory.mktemp("saved") / "untrained",
-        label_names=sample.label_names,
-        training={"dataset": "mnist", "strategy": "constant", "train_perturb": "hot"},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +124,33 @@ def test_the_baseline(exported, other):
     assert scorecards.baseline(both, both[0].path) == 0
     with pytest.raises(Unavailable, match="expected the directory of a SavedModel"):
         scorecards.find("nothing", "nowhere")
+    assert scorecards.find("model.keras", "nowhere").name == "model.keras"
+    with pytest.raises(Unavailable, match=r"RUN=none.keras: expected a .keras file"):
+        classifiers.load("none.keras", argument="RUN")
+
+
+def test_a_table_of_several_runs_is_none(tmp_path):
+    for rows in ({"saved_model": ["a", "b"]}, {"saved_model": []}, {"run": ["a"]}):
+        pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
+        with pytest.raises(Unavailable, match="RUN=.*: expected one run with its SavedModel in"):
+            scorecards.find(str(tmp_path), "nowhere")
+    (tmp_path / "runs.csv").write_text("")
+    with pytest.raises(Unavailable, match="expected one run"):
+        scorecards.find(str(tmp_path), "nowhere")
+
+
+def test_comparisons_of_different_things_have_folders_of_their_own(
+    exported, other, small, tmp_path
+):
+    models = [classifiers.load(path) for path in (exported, other)]
+
+    def write(channel_blur: bool, seed: int = 0):
+        conditions = [None, Perturbation("blur", 1, channel_blur)]
+        asked = {"baseline": 0, "trials": 1, "seed": seed, "progress": False}
+        return scorecards.write(models, small, conditions, **asked, output_dir=tmp_path)[0]
+
+    assert write(False) == write(False) != write(True)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(InvalidArgument, match="seed=-1"):
+        write(False, seed=-1)
+    assert set(tmp_path.iterdir()) == before

@@ -1,5 +1,7 @@
 """Every position of the sensor with one defect, beside a plain loop over positions."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,10 +88,10 @@ def test_it_is_what_a_loop_over_positions_finds(seed, shape, defect):
     assert found.summary()["flipped_by_some"] == np.mean(flipped_somewhere)
 
 
-def test_the_command_maps_two_models(command, exported, sample, tmp_path):
+def test_the_command_maps_two_models(command, exported, other, sample, tmp_path):
     done = command(
         f"--model={exported}",
-        f"--baseline={exported.parent}",
+        f"--baseline={other}",
         "--data_source=sample",
         "--test_examples=40",
         pipeline="pipelines.sensor_map",
@@ -101,15 +103,44 @@ def test_the_command_maps_two_models(command, exported, sample, tmp_path):
     assert len(positions) == 2 * 784
     summary = pd.read_csv(folder / "summary.csv")
     assert summary.columns.tolist() == sensor_maps.SUMMARY_COLUMNS
-    assert summary["training"].tolist() == ["natural", "natural"]
+    assert summary["model"].tolist() == ["untrained/1", "digits/1"]
+    assert summary["training"].tolist() == ["constant hot", "natural"]
     assert (folder / "figures" / "sensor-map.png").stat().st_size > 5_000
     # The same as by hand, in this process.
-    classifier = classifiers.load(exported)
     images = sample.test.images_at(tf.range(40)).numpy()
     images[:, 3, 2] = 1.0
-    right = np.argmax(classifier(tf.constant(images)), axis=1) == sample.test.labels[:40]
-    row = positions[(positions["row"] == 3) & (positions["column"] == 2)].iloc[0]
-    assert row["accuracy"] == np.mean(right)
+    for name, path in (("digits/1", exported), ("untrained/1", other)):
+        scores = classifiers.load(path)(tf.constant(images))
+        right = np.argmax(scores, axis=1) == sample.test.labels[:40]
+        here = (positions["row"] == 3) & (positions["column"] == 2) & (positions["model"] == name)
+        assert positions[here]["accuracy"].tolist() == [np.mean(right)]
+
+
+def test_a_baseline_is_another_model(exported, small, tmp_path):
+    model = classifiers.load(exported)
+    with pytest.raises(InvalidArgument, match="baseline=.*: expected another model"):
+        sensor_maps.write(model, small, "hot", tmp_path, baseline=classifiers.load(exported.parent))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_baseline_that_is_not_there(command, exported, tmp_path):
+    flags = (f"--model={exported}", f"--baseline={tmp_path}/none", "--data_source=sample")
+    done = command(*flags, pipeline="pipelines.sensor_map")
+    check_one_line(done, 1, f"--baseline={tmp_path}/none: expected the directory of a SavedModel")
+
+
+def test_maps_of_different_things_have_folders_of_their_own(exported, small, tmp_path):
+    few = dataclasses.replace(small, test=small.test.first(2))
+    model = classifiers.load(exported)
+    asked = (
+        (model, few),
+        (model, dataclasses.replace(few, name="kmnist")),
+        (classifiers.load(exported, input_range=(0.0, 0.5)), few),
+    )
+    folders = {
+        sensor_maps.write(model, data, "hot", tmp_path, progress=False)[0] for model, data in asked
+    }
+    assert len(folders) == 3
 
 
 @pytest.mark.parametrize("defect", ["rain", "1.5", "-1", "nan"])

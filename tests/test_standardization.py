@@ -110,10 +110,22 @@ def test_the_pipeline(command, tmp_path):
 
 
 def test_the_grid_can_be_tested_with_all_kinds(command, tmp_path):
-    flags = (*SMALL, "--datasets=mnist", "--strategies=constant", "--perturbs=hot", "--levels=1")
-    done = command(*flags, "--eval=all", pipeline="pipelines.grid")
+    flags = (*SMALL, "--datasets=mnist", "--strategies=constant", "--perturbs=hot")
+    before = command(*flags, "--levels=2", pipeline="pipelines.grid")
+    assert before.returncode == 0, before.stderr
+    done = command(*flags, "--levels=1", "--eval=all", pipeline="pipelines.grid")
     assert done.returncode == 0, done.stderr
     assert "best in the worst case" in done.stdout and "constant hot 1" in done.stdout
+    assert "constant hot 2" not in done.stdout  # which does not have all tests
     trials = pd.read_csv(tmp_path / "results" / "grid" / "tables" / "trials.csv")
-    added = trials[trials["train_perturb"] == "hot"]
+    added = trials[trials["train_level"] == 1]
     assert set(added["test_perturb"]) == {"none", "stuck", "dead", "hot", "noise", "blur"}
+
+
+def test_a_report_says_nothing_of_what_is_missing(tables):
+    path = tables / "standardization" / "tables" / "trials.csv"
+    trials = pd.read_csv(path)
+    lost = (trials["strategy"] == "natural") & trials["run"].str.contains("-none-")
+    results.write(trials[~lost], path, results.TRIAL_COLUMNS)
+    words = standardization.write(tables, None)[1].read_text()
+    assert "points in all" not in words and "| hot 2 | 20.00 | 2.00 |  | 90 % |" in words
