@@ -252,6 +252,7 @@ def _connect(address: str) -> Any:
     """Ray, connected to a cluster."""
     if address == "local":  # reachable from this machine only, on every system
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # of which Ray makes one if need be
     try:
         import ray
     except ImportError:

@@ -13,6 +13,7 @@ from robust_tf import experiments, results, sweeps
 from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.experiments import Selection
+from robust_tf.files import is_locked
 from robust_tf.tasks import Sources, Task, plan
 from tests.conftest import ROOT, command_line
 from tests.test_pipeline import check_one_line, outcome
@@ -80,14 +81,16 @@ def test_a_sweep_leaves_tables_figures_and_saved_models(undisturbed):
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_tables(undisturbed, tmp_path):
     moments = random.Random(7)
     killed_at_work = 0
-    for _ in range(10):
+    for i in range(10):
         process = start(tmp_path, *GRID, "--workers=2")
-        # From before its first file to well within its models.
-        time.sleep(moments.uniform(1, 13))
-        killed_at_work += process.poll() is None
+        # Now while it starts, now while a model is trained or tested.
+        while i % 2 and process.poll() is None and not _at_work(tmp_path):
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 3) if i % 2 else moments.uniform(1, 10))
+        killed_at_work += _at_work(tmp_path)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert killed_at_work >= 3
+    assert killed_at_work >= 2
     process = start(tmp_path, *GRID, "--workers=2")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -95,7 +98,12 @@ def test_a_sweep_killed_at_random_moments_ends_with_the_same_tables(undisturbed,
     expected_trials, expected_runs = tables(undisturbed)
     assert trials == expected_trials
     pd.testing.assert_frame_equal(runs, expected_runs)
-    assert not [path for path in (tmp_path / "results").iterdir() if path.suffix == ".partial"]
+    assert not list(tmp_path.glob("results/*.partial"))
+
+
+def _at_work(tmp_path) -> bool:
+    """Whether a model is being trained or tested."""
+    return any(is_locked(folder) for folder in tmp_path.glob("results/*-*"))
 
 
 def test_two_sweeps_in_one_directory_share_the_models(undisturbed, tmp_path):
