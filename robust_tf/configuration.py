@@ -197,7 +197,7 @@ class Options:
         else:
             mixture = mixtures.parse(self.perturb, self.level) if self.perturb else None
             if mixture:
-                if self.extra_pixels != experiments.PRESETS[self.preset].extra_pixels:
+                if self.extra_pixels not in (0, experiments.PRESETS[self.preset].extra_pixels):
                     expected = "no value with a range of levels"
                     raise InvalidArgument("extra_pixels", self.extra_pixels, expected)
                 kinds = [kind for kind, _, _ in mixture.ranges]

@@ -4,7 +4,6 @@ One side looks at its directories now and then and tells what has changed; the o
 makes the same changes. A folder that is new there appears complete or not at all.
 """
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -90,14 +89,21 @@ class Mirror:
 
 def read(directories: Mapping[str, Path], folders: Iterable[Folder]) -> Changes:
     """The whole content of some folders; those that are not there are left out."""
-    folders, files = list(folders), dict[Folder, dict[str, bytes | None]]()
-    while len(files) < len(folders):
-        argument, name = folders[len(files)]
-        folder = directories[argument] / name
-        with contextlib.suppress(FileNotFoundError):  # on the move just now
-            found = paths(directories[argument], name) if folder.is_dir() else []
-            files[argument, name] = {path: (folder / path).read_bytes() for path in found}
-    return Changes({folder: content for folder, content in files.items() if content})
+    found = {(key, name): _content(directories[key], name) for key, name in folders}
+    return Changes({folder: content for folder, content in found.items() if content})
+
+
+def _content(directory: Path, name: str) -> dict[str, bytes | None]:
+    """The files of a folder by their path in it; none where there is no folder."""
+    before = None
+    while True:
+        there = paths(directory, name)
+        try:
+            return {path: (directory / name / path).read_bytes() for path in there}
+        except FileNotFoundError:  # on the move just now
+            if there == before:  # or a link to nothing
+                raise
+            before = there
 
 
 def apply(changes: Changes, directories: Mapping[str, Path]) -> None:
