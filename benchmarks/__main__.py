@@ -104,7 +104,8 @@ def measure_perturbations(folder: Path) -> Found:
 def measure_input(_: Path) -> Found:
     """Goal 2."""
     mnist = load("mnist").train
-    table = input_cost.measure(mnist.first(len(mnist) // share()), _ROUNDS.value, tuple(KINDS))
+    kinds = ("noise",) if _QUICK.value else tuple(KINDS)
+    table = input_cost.measure(mnist.first(len(mnist) // share()), _ROUNDS.value, kinds)
     tables, goals = {"input_mnist": table}, input_cost.goals("mnist", table)
     if _DATA_SOURCE.value == "sample":
         return tables, goals, ["input, cifar10: there is no sample of it"]
@@ -156,7 +157,8 @@ def measure_cluster(_: Path) -> Found:
 
 def measure_precision(_: Path) -> Found:
     """Training steps in other precisions, and compiled by XLA (see `--jit_compile`)."""
-    return {"precision": steps.precisions(_ROUNDS.value, share())}, [], []
+    settings = ["mnist"] if _QUICK.value else list(steps.SETTINGS)
+    return {"precision": steps.precisions(_ROUNDS.value, settings)}, [], []
 
 
 def source_flags() -> list[str]:

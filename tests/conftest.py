@@ -15,6 +15,7 @@ from robust_tf import data as data_lib
 from robust_tf import models, saved_models
 from robust_tf.strategies import Settings, natural
 from robust_tf.training import fit
+from tests.forks import Forks
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,18 +100,29 @@ def without_us(tmp_path_factory) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
-@pytest.fixture
-def command(tmp_path):
-    """Runs a pipeline in a process of its own, with outputs under `tmp_path`."""
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """A process that runs pipelines in forks."""
+    process = Forks(ROOT)
+    yield process
+    process.close()
 
-    def run(*flags: str, pipeline: str = "pipelines.run", **kwargs) -> subprocess.CompletedProcess:
+
+@pytest.fixture
+def command(forks, tmp_path, tmp_path_factory):
+    """Runs a pipeline in a process of its own, with outputs under `tmp_path`.
+
+    With `fresh`, or options of `subprocess.run`, that is a fresh process, otherwise a fork.
+    """
+
+    def run(
+        *flags: str, pipeline: str = "pipelines.run", fresh: bool = False, **options
+    ) -> subprocess.CompletedProcess:
+        line = command_line(tmp_path, *flags, pipeline=pipeline)
+        if not (fresh or options):
+            return forks.run(line[2:], tmp_path_factory.mktemp("output"), os.environ, 600)
         return subprocess.run(
-            command_line(tmp_path, *flags, pipeline=pipeline),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            **kwargs,
+            line, cwd=ROOT, capture_output=True, text=True, timeout=600, **options
         )
 
     return run

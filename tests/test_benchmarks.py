@@ -8,12 +8,15 @@ import pandas as pd
 import pytest
 
 from benchmarks import peers
+from benchmarks.__main__ import PARTS
 from robust_tf.perturbations import KINDS
 from tests.conftest import ROOT
 
 
-def test_every_part_runs(tmp_path):
-    flags = ("--quick", "--data_source=sample", "--rounds=1", f"--output_dir={tmp_path}")
+def test_the_parts_run(tmp_path):
+    """All but the cluster, which takes minutes and does what tests/test_cluster.py does."""
+    parts = [f"--only={part}" for part in PARTS if part != "cluster"]
+    flags = ("--quick", *parts, "--data_source=sample", "--rounds=1", f"--output_dir={tmp_path}")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *flags],
         cwd=ROOT, capture_output=True, text=True, timeout=600,

@@ -225,10 +225,13 @@ def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
     check_same(folder, undisturbed)
 
 
-def test_one_node_that_the_sweep_starts_itself(nodes, outputs, undisturbed):
-    folder = outputs / "local"
+def test_one_node_that_the_sweep_starts_itself(nodes, outputs):
+    short, folder = outputs / "short", outputs / "local"
+    process = begin(nodes, short, "--workers=2", "--epochs=5")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
     before = set(processes("raylet "))
-    process = begin(nodes, folder, "--executor=ray", "--ray_address=local")
+    process = begin(nodes, folder, "--epochs=5", "--executor=ray", "--ray_address=local")
     open_to_others = set()
 
     def look() -> bool:
@@ -238,7 +241,7 @@ def test_one_node_that_the_sweep_starts_itself(nodes, outputs, undisturbed):
 
     wait_for(look, 300)
     assert process.returncode == 0, process.communicate()
-    check_same(folder, undisturbed)
+    check_same(folder, short)
     assert open_to_others == set()
     wait_for(lambda: set(processes("/raylet/raylet ")) <= before, 30)
 
@@ -257,15 +260,16 @@ def listening(process: int) -> set[str]:
     return found
 
 
-def grid(nodes: Nodes, folder: Path, *flags: str, **changes: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command_line(folder, *GRID, "--executor=ray", *flags, pipeline="pipelines.grid"),
-        cwd=ROOT,
-        env={**nodes.environment, **changes},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.fixture
+def grid(nodes, forks, tmp_path, tmp_path_factory):
+    """Runs a sweep on the cluster in a fork; see `command`."""
+
+    def run(*flags: str, **changes: str) -> subprocess.CompletedProcess:
+        line = command_line(tmp_path, *GRID, "--executor=ray", *flags, pipeline="pipelines.grid")
+        environment = {**nodes.environment, **changes}
+        return forks.run(line[2:], tmp_path_factory.mktemp("output"), environment, 120)
+
+    return run
 
 
 UNAVAILABLE = {
@@ -279,8 +283,8 @@ UNAVAILABLE = {
 
 
 @pytest.mark.parametrize("flag", UNAVAILABLE)
-def test_what_the_cluster_does_not_have_is_told_in_one_line(nodes, tmp_path, flag):
-    done = grid(nodes, tmp_path, flag)
+def test_what_the_cluster_does_not_have_is_told_in_one_line(grid, tmp_path, flag):
+    done = grid(flag)
     check_one_line(done, 1, UNAVAILABLE[flag])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -294,19 +298,20 @@ BAD_FLAGS = {
 
 
 @pytest.mark.parametrize("flag", BAD_FLAGS)
-def test_bad_flags(nodes, tmp_path, flag):
-    check_one_line(grid(nodes, tmp_path, flag), 2, BAD_FLAGS[flag])
+def test_bad_flags(grid, flag):
+    check_one_line(grid(flag), 2, BAD_FLAGS[flag])
 
 
-def test_another_token(nodes, tmp_path):
-    done = grid(nodes, tmp_path, RAY_AUTH_TOKEN=secrets.token_hex(32))
+def test_another_token(grid):
+    done = grid(RAY_AUTH_TOKEN=secrets.token_hex(32))
     check_one_line(done, 1, "its token is another; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN")
 
 
-def test_without_the_extra(nodes, tmp_path):
+def test_without_the_extra(command, tmp_path):
     (tmp_path / "ray.py").write_text("raise ImportError('hidden')")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = grid(nodes, tmp_path / "run", PYTHONPATH=path)
+    flags = (*GRID, "--executor=ray")
+    done = command(*flags, pipeline="pipelines.grid", env={**os.environ, "PYTHONPATH": path})
     check_one_line(done, 1, "--executor=ray: expected the package ray; python -m pip install")
 
 

@@ -81,12 +81,12 @@ def test_a_sweep_leaves_tables_figures_and_saved_models(undisturbed):
 def test_a_sweep_killed_at_random_moments_ends_with_the_same_tables(undisturbed, tmp_path):
     moments = random.Random(7)
     killed_at_work = 0
-    for i in range(10):
+    for i in range(8):
         process = start(tmp_path, *GRID, "--workers=2")
         # Now while it starts, now while a model is trained or tested.
         while i % 2 and process.poll() is None and not _at_work(tmp_path):
             time.sleep(0.02)
-        time.sleep(moments.uniform(0, 3) if i % 2 else moments.uniform(1, 10))
+        time.sleep(moments.uniform(0, 2) if i % 2 else moments.uniform(1, 8))
         killed_at_work += _at_work(tmp_path)
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -123,11 +123,9 @@ def test_two_sweeps_in_one_directory_share_the_models(undisturbed, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-@pytest.mark.parametrize("limit", [2_000, 30_000])
-def test_a_sweep_on_a_disk_that_fills_goes_on_where_there_is_room(
-    command, undisturbed, tmp_path, limit
-):
+def test_a_sweep_on_a_disk_that_fills_goes_on_where_there_is_room(command, undisturbed, tmp_path):
     """A limit on the size of a file stands for a full disk."""
+    limit = 30_000
     full = command(
         *GRID,
         "--workers=2",
@@ -255,16 +253,6 @@ def test_the_ablation_runs_and_is_drawn(command, tmp_path):
     assert runs["natural_accuracy"].between(0, 1).all()
     drawn = sorted(path.name for path in (tmp_path / "results/ablation/figures").iterdir())
     assert drawn == ["table-I.pdf", "table-I.png"]
-
-
-@pytest.mark.full_data
-def test_table_1_of_cifar10_on_a_few_images(command, tmp_path):
-    flags = ("--train_examples=100", "--test_examples=100", "--epochs=1", "--workers=2")
-    done = command(*flags, pipeline="pipelines.ablation")
-    assert done.returncode == 0, outcome(done)
-    runs = pd.read_csv(tmp_path / "results" / "ablation" / "tables" / "runs.csv")
-    assert len(runs) == 6 and (runs["model"] == "cifar10_cnn").all()
-    assert (tmp_path / "results" / "ablation" / "figures" / "table-I.png").is_file()
 
 
 BAD_FLAGS = {

@@ -1,0 +1,88 @@
+"""Runs pipelines in forks of a process that has imported TensorFlow, which takes seconds.
+
+A fork is a process of its own, with its flags, files, output and exit code. It is not a
+fresh one: what happens when libraries are imported is not seen.
+"""
+
+import json
+import os
+import runpy
+import select
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class Forks:
+    """The process, as those see it that ask for forks.
+
+    Args:
+        cwd: where it is started.
+    """
+
+    def __init__(self, cwd: Path):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.forks"],
+            cwd=cwd,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def run(
+        self, arguments: list[str], folder: Path, environment: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess:
+        """Does what `python -m` with such arguments does.
+
+        Args:
+            arguments: a module and its flags.
+            folder: where files for the output are made.
+            environment: its environment variables.
+            timeout: seconds.
+        """
+        outputs = [folder / "stdout", folder / "stderr"]
+        request = [arguments, dict(environment), *map(str, outputs)]
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout)
+        if not ready:
+            raise subprocess.TimeoutExpired(arguments, timeout)
+        code = int(self._process.stdout.readline())
+        texts = [output.read_text() for output in outputs]
+        return subprocess.CompletedProcess(arguments, code, *texts)
+
+    def close(self) -> None:
+        """Ends the process; a fork that still runs goes on."""
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
+def _serve() -> None:
+    # Nothing that computes: threads are not forked.
+    import pipelines  # noqa: F401, I001  (TensorFlow, as they import it)
+    import matplotlib.pyplot  # noqa: F401
+    import scipy.stats  # noqa: F401
+    import seaborn  # noqa: F401
+    import tensorflow_datasets  # noqa: F401
+
+    for line in sys.stdin:
+        arguments, environment, *outputs = json.loads(line)
+        child = os.fork()
+        if not child:
+            for descriptor, output in enumerate(outputs, start=1):
+                file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(file, descriptor)
+                os.close(file)
+            os.environ.clear()
+            os.environ.update(environment)
+            sys.argv = arguments
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+            return
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
