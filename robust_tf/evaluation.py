@@ -71,8 +71,8 @@ class Evaluator:
     """A model and a test set, ready for trials.
 
     Args:
-        model: a Keras model, or any function that TensorFlow can trace, from float32
-            images [B, H, W, C] in [0, 1] to scores [B, classes].
+        model: a Keras model, or any function that TensorFlow can trace without
+            AutoGraph, from float32 images [B, H, W, C] in [0, 1] to scores [B, classes].
         split: the test set.
         seed: the experiment's seed.
     """
@@ -190,7 +190,7 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
         with keras.StatelessScope(state_mapping=list(zip(model.weights, weights, strict=True))):
             return model(images, training=False)
 
-    @tf.function
+    @tf.function(autograph=False)
     def one_pass(
         weights: list[tf.Tensor],
         all_images: tf.Tensor,
@@ -202,8 +202,8 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
         split = Split(all_images, labels, divisor)
         size, at_once = len(split), batch_size(split.image_shape)
         batches = -(-size // at_once)
-        found = tf.TensorArray(tf.float32, batches, element_shape=[None, None], infer_shape=False)
-        for batch in tf.range(batches):
+
+        def step(batch: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             first = batch * at_once
             index = tf.range(first, tf.minimum(first + at_once, size))
             if size % at_once == 0:
@@ -212,7 +212,10 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
             if kind is not None:
                 perturbation = Perturbation(kind, level, channel_blur)
                 images = perturbation(images, example_seeds(seed, index))
-            found = found.write(batch, tf.cast(scores(weights, images), tf.float32))
+            return batch + 1, found.write(batch, tf.cast(scores(weights, images), tf.float32))
+
+        found = tf.TensorArray(tf.float32, batches, element_shape=[None, None], infer_shape=False)
+        _, found = tf.while_loop(lambda batch, _: batch < batches, step, (0, found))
         all_scores = found.concat()
         predicted = tf.argmax(all_scores, axis=-1)
         return tf.math.count_nonzero(predicted == labels), predicted, all_scores

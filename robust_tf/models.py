@@ -66,6 +66,7 @@ class Standardization(keras.layers.Layer):
         axes = [0] if self.mode == "pixel" else [0, 1, 2, 3]
         shape = tuple(self.mean.shape)
 
+        @tf.autograph.experimental.do_not_convert
         def update(state: tuple, images: tf.Tensor) -> tuple:
             count, total, squares, low, high = state
             values = tf.cast(images, tf.float64)

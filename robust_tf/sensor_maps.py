@@ -132,8 +132,8 @@ def measure(
     """Puts a defect at every position in turn and classifies all images.
 
     Args:
-        model: a function that TensorFlow can trace, from float32 images [B, H, W, C] in
-            [0, 1] to scores [B, classes].
+        model: a function that TensorFlow can trace without AutoGraph, from float32 images
+            [B, H, W, C] in [0, 1] to scores [B, classes].
         split: the images.
         defect: see `defect_value`; all channels of the pixel get the value.
         label: the progress bar's label; no bar without one.
@@ -146,7 +146,9 @@ def measure(
     """
     value = tf.constant(defect_value(defect), tf.float32)
     height, width, _ = split.image_shape
-    predict = tf.function(lambda index: tf.argmax(model(split.images_at(index)), axis=-1))
+    predict = tf.function(
+        lambda index: tf.argmax(model(split.images_at(index)), axis=-1), autograph=False
+    )
     predict_all = _all_positions(model, split)
     natural = np.empty(len(split), np.int64)
     found = np.empty((height * width, len(split)), np.int64)
@@ -165,18 +167,20 @@ def _all_positions(model: Callable, split: Split) -> Callable:
     at_once = max(1, evaluation.batch_size(split.image_shape) // _BATCH)  # positions
     steps = -(-places // at_once)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def classes(index: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
         images = tf.reshape(split.images_at(index), [1, -1, places, channels])
-        found = tf.TensorArray(tf.int64, steps, element_shape=[at_once, None])
-        for step in tf.range(steps):
+
+        def classes_at(step: tf.Tensor) -> tf.Tensor:
             here = tf.range(at_once) + step * at_once
             defective = tf.one_hot(here, places, on_value=True, off_value=False, dtype=tf.bool)
             changed = tf.where(defective[:, tf.newaxis, :, tf.newaxis], value, images)
             scores = model(tf.reshape(changed, [-1, height, width, channels]))
-            found = found.write(step, tf.reshape(tf.argmax(scores, axis=-1), [at_once, -1]))
+            return tf.reshape(tf.argmax(scores, axis=-1), [at_once, -1])
+
+        found = tf.map_fn(classes_at, tf.range(steps), fn_output_signature=tf.int64)
         # The last positions, where they do not fill a step, are beyond the sensor.
-        return found.concat()[:places]
+        return tf.reshape(found, [steps * at_once, -1])[:places]
 
     return classes
 

@@ -27,6 +27,7 @@ def servable(model: keras.Model) -> tuple[tf.Module, dict[str, Callable]]:
     shape: ImageShape = model.input_shape[1:]
     features_of = models.features(model)
     images_spec = tf.TensorSpec([None, *shape], tf.float32, name="images")
+    encoded_spec = tf.TensorSpec([None], tf.string, name="images")
 
     def answers(images: tf.Tensor) -> dict[str, tf.Tensor]:
         logits = model(images, training=False)
@@ -35,23 +36,23 @@ def servable(model: keras.Model) -> tuple[tf.Module, dict[str, Callable]]:
             "label": tf.argmax(logits, axis=-1, output_type=tf.int64),
         }
 
-    @tf.function(input_signature=[images_spec])
+    @tf.function(input_signature=[images_spec], autograph=False)
     def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return answers(checked(images, shape))
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="images")])
+    @tf.function(input_signature=[encoded_spec], autograph=False)
     def encoded(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return answers(decoded(images, shape))
 
-    @tf.function(input_signature=[images_spec])
+    @tf.function(input_signature=[images_spec], autograph=False)
     def features_training(images: tf.Tensor) -> tf.Tensor:
         return tf.cast(features_of(checked(images, shape), training=True), tf.float32)
 
-    @tf.function(input_signature=[images_spec])
+    @tf.function(input_signature=[images_spec], autograph=False)
     def features(images: tf.Tensor) -> tf.Tensor:
         return tf.cast(features_of(checked(images, shape), training=False), tf.float32)
 
-    @tf.function(input_signature=[images_spec])
+    @tf.function(input_signature=[images_spec], autograph=False)
     def named_features(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"features": features(images)}
 

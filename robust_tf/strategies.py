@@ -29,6 +29,9 @@ _CACHE_BYTES = 2**30
 _CHUNK = 1000
 # Batches that are ready before the training step asks for them.
 _PREFETCHED = 2
+# Converting these functions and what they call takes seconds in every process; none has
+# Python control flow that depends on a tensor.
+_do_not_convert = tf.autograph.experimental.do_not_convert
 
 BuildModel = Callable[[], keras.Model]
 # (example indices [B], epoch) to images [B, H, W, C]; callable in a graph.
@@ -269,7 +272,7 @@ def _batches(
             start = place // here * batch_size
             return epoch, order[start : start + batch_size], first + place % here
 
-        return tf.data.Dataset.range(steps * here).map(of_device)
+        return tf.data.Dataset.range(steps * here).map(_do_not_convert(of_device))
 
     def batch(epoch: tf.Tensor, index: tf.Tensor, device: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # Of a shuffled batch the first ones are a random choice; the paper's figures come
@@ -285,7 +288,7 @@ def _batches(
         return images, tf.ensure_shape(tf.gather(split.labels, index), [static_size])
 
     epochs = tf.data.Dataset.range(settings.initial_epoch, settings.epochs)
-    return _mapped(epochs.flat_map(indices), batch).prefetch(_PREFETCHED * here)
+    return _mapped(epochs.flat_map(_do_not_convert(indices)), batch).prefetch(_PREFETCHED * here)
 
 
 def _natural_at(split: Split, settings: Settings) -> ImagesAt:
@@ -331,5 +334,5 @@ def _indices(size: int) -> tf.data.Dataset:
 
 def _mapped(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
     """Maps with all cores; in order."""
-    mapped = dataset.map(function, num_parallel_calls=machine.cores())
+    mapped = dataset.map(_do_not_convert(function), num_parallel_calls=machine.cores())
     return without_autotuning(mapped)

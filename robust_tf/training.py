@@ -224,7 +224,7 @@ def _fit_on_devices(
             if not getattr(metric, "built", True):
                 metric.build(keras.KerasTensor([None], "int64"), model.output)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(iterator: tf.distribute.DistributedIterator) -> None:
         distribution.run(model.train_step, args=(next(iterator),))
 

@@ -5,10 +5,12 @@ process dies, and keeps processes, and what they have leaked, for good.
 """
 
 import dataclasses
+import functools
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -54,7 +56,7 @@ class LocalWorkers:
             raise InvalidArgument("workers", count, "a whole number from 1 on")
         self._count = count
         self._function = function
-        self._context = multiprocessing.get_context("spawn")
+        self._context = _context(function)
         self._idle: list[_Process] = []
         self._busy: dict[Any, _Process] = {}
 
@@ -104,6 +106,23 @@ class LocalWorkers:
             else:
                 process.dismiss()
         return outcomes
+
+
+def _context(function: Callable) -> multiprocessing.context.BaseContext:
+    """How processes are started: on Linux as forks of one that has imported all they need.
+
+    Elsewhere libraries are not safe to be forked, and each process imports them, which
+    takes TensorFlow's seconds.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    while isinstance(function, functools.partial):
+        function = function.func
+    command = sys.modules["__main__"].__spec__
+    package = [command.parent] if command and command.parent else []
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*package, function.__module__])
+    return context
 
 
 class _Process:

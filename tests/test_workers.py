@@ -101,7 +101,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     _wait_for(lambda: not _alive(child))
 
 
-def _wait_for(condition, seconds=30):
+def _wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
