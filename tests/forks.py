@@ -4,7 +4,9 @@ A fork is a process of its own, with its flags, files, output and exit code. It 
 fresh one: what happens when libraries are imported is not seen.
 """
 
+import gc
 import json
+import multiprocessing
 import os
 import runpy
 import select
@@ -67,21 +69,25 @@ def _serve() -> None:
     import seaborn  # noqa: F401
     import tensorflow_datasets  # noqa: F401
 
+    gc.freeze()
+    # Such a process does not take TensorFlow down when it ends, which takes a second.
+    fork = multiprocessing.get_context("fork").Process
     for line in sys.stdin:
-        arguments, environment, *outputs = json.loads(line)
-        child = os.fork()
-        if not child:
-            for descriptor, output in enumerate(outputs, start=1):
-                file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                os.dup2(file, descriptor)
-                os.close(file)
-            os.environ.clear()
-            os.environ.update(environment)
-            sys.argv = arguments
-            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
-            return
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        child = fork(target=_run, args=json.loads(line))
+        child.start()
+        child.join()
+        print(child.exitcode, flush=True)
+
+
+def _run(arguments: list[str], environment: dict[str, str], *outputs: str) -> None:
+    for descriptor, output in enumerate(outputs, start=1):
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, descriptor)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
