@@ -8,6 +8,8 @@ import dataclasses
 import functools
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -122,6 +124,13 @@ def _context(function: Callable) -> multiprocessing.context.BaseContext:
     package = [command.parent] if command and command.parent else []
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*package, function.__module__])
+    # Ctrl-C is for this process; the tracker, which the other needs, would unblock it.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

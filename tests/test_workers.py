@@ -101,6 +101,34 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
     _wait_for(lambda: not _alive(child))
 
 
+def test_ctrl_c_is_for_the_process_that_started_them(tmp_path):
+    code = (
+        "import os, signal, time\n"
+        "from robust_tf.workers import LocalWorkers\n"
+        "from tests import test_workers\n"
+        "with LocalWorkers(1, test_workers.work) as workers:\n"
+        "    for path in ('early', 'late'):\n"
+        "        try:\n"
+        "            os.killpg(0, signal.SIGINT)\n"
+        "            time.sleep(60)\n"
+        "        except KeyboardInterrupt:\n"
+        f"            workers.submit(('write', os.path.join({str(tmp_path)!r}, path)))\n"
+        "            workers.wait(60)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0
+    assert "KeyboardInterrupt" not in process.stderr
+    # By the same one, which the second did not end either.
+    assert (tmp_path / "early").read_text() == (tmp_path / "late").read_text()
+
+
 def _wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
