@@ -104,6 +104,8 @@ def test_processes_end_with_the_one_that_started_them(tmp_path):
 def test_ctrl_c_is_for_the_process_that_started_them(tmp_path):
     code = (
         "import os, signal, time\n"
+        # Which is not so where the tests run in the background.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from robust_tf.workers import LocalWorkers\n"
         "from tests import test_workers\n"
         "with LocalWorkers(1, test_workers.work) as workers:\n"
