@@ -7,9 +7,10 @@ import pandas as pd
 import tensorflow as tf
 
 from benchmarks.timing import medians, seconds
-from robust_tf import evaluation, experiments, models
+from robust_tf import evaluation, models
 from robust_tf.data import Split
 from robust_tf.evaluation import Evaluator
+from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS, Perturbation
 
 

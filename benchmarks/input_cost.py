@@ -6,12 +6,13 @@ import time
 import pandas as pd
 
 from benchmarks.timing import medians
-from robust_tf import experiments, models
-from robust_tf.callbacks import Ramp, Throughput
+from robust_tf import models
 from robust_tf.data import Split
+from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.strategies import STRATEGIES, Settings, Training
 from robust_tf.training import compile_model
+from robust_tf.training.callbacks import Ramp, Throughput
+from robust_tf.training.strategies import STRATEGIES, Settings, Training
 
 # Epochs of a timed fit; the first, in which Keras and tf.data start, is not counted.
 _EPOCHS = 4

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from robust_tf.data import Data
-from robust_tf.experiments import default_hyperparameters, default_model
+from robust_tf.paper.experiments import default_hyperparameters, default_model
 
 # The paper's constant training on MNIST with three tests of 25 trials, without the natural
 # model that `pipelines.run` trains to compare with.

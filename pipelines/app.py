@@ -12,11 +12,14 @@ import pandas as pd
 import tensorflow as tf
 from absl import app, flags, logging
 
-from robust_tf import classifiers, data, experiments, models, remote, results, training
+from robust_tf import data, models, results, training
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import OtherImages
+from robust_tf.executors import urls
 from robust_tf.files import prepare_directory
+from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
+from robust_tf.saved_models import classifiers
 
 # The flags that are defined here belong to the pipeline that asks for them.
 flags.disclaim_key_flags()
@@ -285,20 +288,20 @@ def check_outputs() -> None:
         Unavailable: if one cannot.
     """
     for name, directory in _outputs().items():
-        if not remote.is_url(directory):
+        if not urls.is_url(directory):
             prepare_directory(name, directory)
 
 
 def outputs() -> contextlib.AbstractContextManager[dict[str, Path]]:
     """The directories that the flags choose for outputs; see `remote.local`."""
-    return remote.local(_outputs())
+    return urls.local(_outputs())
 
 
 def _outputs() -> dict[str, str]:
     names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
     found = {name: flags.FLAGS[name].value for name in names if name in flags.FLAGS}
     places = {
-        url.rstrip("/") if remote.is_url(url) else Path(url).resolve() for url in found.values()
+        url.rstrip("/") if urls.is_url(url) else Path(url).resolve() for url in found.values()
     }
     if len(places) < len(found):  # a run has a folder of its name in both
         expected = "another directory than output_dir"
@@ -313,7 +316,7 @@ def check_shared() -> None:
         InvalidArgument: if they are at a URL, of which each worker would have a copy.
     """
     for name, directory in _outputs().items():
-        if remote.is_url(directory):
+        if urls.is_url(directory):
             expected = "a directory that all workers see, with distribute=multiworker"
             raise InvalidArgument(name, directory, expected)
 

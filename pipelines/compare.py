@@ -11,8 +11,11 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import classifiers, experiments, results, scorecards
+from robust_tf import results
 from robust_tf.errors import InvalidArgument
+from robust_tf.paper import experiments
+from robust_tf.saved_models import classifiers
+from robust_tf.studies import comparison
 
 _BASELINE = flags.DEFINE_string(
     "baseline",
@@ -32,10 +35,10 @@ def main(runs: list[str]) -> None:
     kinds = app.kinds_to_test(None)
     conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
     app.check_outputs()
-    paths = [scorecards.find(run, values.output_dir) for run in runs]
+    paths = [comparison.find(run, values.output_dir) for run in runs]
     asked = None
     if _BASELINE.value:
-        asked = scorecards.find(_BASELINE.value, values.output_dir)
+        asked = comparison.find(_BASELINE.value, values.output_dir)
         if asked not in paths:
             raise InvalidArgument("baseline", _BASELINE.value, f"one of {', '.join(runs)}")
     models = [classifiers.load(path, argument="RUN") for path in paths]
@@ -44,11 +47,11 @@ def main(runs: list[str]) -> None:
     if len(conditions) == 1:
         raise InvalidArgument("eval", "", "at least one test")
     with app.outputs() as folders:
-        folder, found = scorecards.write(
+        folder, found = comparison.write(
             models,
             dataset,
             conditions,
-            baseline=scorecards.baseline(models, asked),
+            baseline=comparison.baseline(models, asked),
             trials=values.trials,
             seed=values.seed,
             **folders,

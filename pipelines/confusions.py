@@ -9,9 +9,10 @@ Example:
 from absl import flags
 
 from pipelines import app
-from robust_tf import confusions, experiments
 from robust_tf.errors import InvalidArgument
+from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
+from robust_tf.studies import confusions
 
 app.define_model_flags()
 app.define_data_flags()

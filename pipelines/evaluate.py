@@ -7,7 +7,8 @@ Example:
 from absl import flags
 
 from pipelines import app
-from robust_tf import classifiers, experiments
+from robust_tf.paper import experiments
+from robust_tf.saved_models import classifiers
 
 app.define_model_flags()
 app.define_data_flags()

@@ -7,7 +7,7 @@ Example:
 from absl import flags
 
 from pipelines import app
-from robust_tf import report
+from robust_tf.paper import report
 
 _OUTPUT_DIR = flags.DEFINE_string(
     "output_dir", "results", "Where the results of pipelines.impact, grid and ablation are."

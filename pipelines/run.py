@@ -8,12 +8,14 @@ import pandas as pd
 from absl import flags
 
 from pipelines import app
-from robust_tf import augmentations, distribution, experiments, models, runs, training
-from robust_tf.callbacks import RAMPS, Ramp
-from robust_tf.configuration import Options
+from robust_tf import models, runs, training
 from robust_tf.errors import InvalidArgument
+from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
-from robust_tf.strategies import STRATEGIES
+from robust_tf.runs.declaration import Options
+from robust_tf.training import augmentations, devices
+from robust_tf.training.callbacks import RAMPS, Ramp
+from robust_tf.training.strategies import STRATEGIES
 
 _LEVELS = ", ".join(f"{name} {kind.train_level:g}" for name, kind in KINDS.items())
 _RANGES = ", ".join(
@@ -213,7 +215,7 @@ _DROP_REMAINDER = flags.DEFINE_bool(
     "Leave out the training images of an epoch that do not fill a batch. "
     f"{_by_preset('drop_remainder')}.",
 )
-app.define_device_flags(distribution.DISTRIBUTIONS)
+app.define_device_flags(devices.DISTRIBUTIONS)
 app.define_test_flags()
 _COMPARE_NATURAL = flags.DEFINE_bool(
     "compare_natural",
@@ -273,7 +275,7 @@ def main() -> None:
     if options.distribute == "multiworker":
         app.check_shared()
     # Before anything is computed, as TensorFlow wants it where there are several machines.
-    chief = _DRY_RUN.value or distribution.is_chief(distribution.create(options.distribute))
+    chief = _DRY_RUN.value or devices.is_chief(devices.create(options.distribute))
     conditions = experiments.test_conditions(
         app.kinds_to_test(options.perturb), bool(options.channel_blur)
     )

@@ -7,7 +7,7 @@ Example:
 from absl import flags
 
 from pipelines import app
-from robust_tf import sensor_maps
+from robust_tf.studies import sensor_map
 
 app.define_model_flags()
 _BASELINE = flags.DEFINE_string(
@@ -29,12 +29,12 @@ _SHOWN = 10
 def main() -> None:
     """Runs what the flags say."""
     values = flags.FLAGS
-    sensor_maps.defect_value(_DEFECT.value)
+    sensor_map.defect_value(_DEFECT.value)
     classifier = app.load_classifier()
     baseline = app.load_classifier("baseline") if _BASELINE.value else None
     dataset = app.load_data_of(classifier)
     with app.outputs() as folders:
-        folder, positions, summary = sensor_maps.write(
+        folder, positions, summary = sensor_map.write(
             classifier, dataset, _DEFECT.value, baseline=baseline, **folders
         )
     print(

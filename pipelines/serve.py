@@ -8,10 +8,9 @@ Example:
 from absl import flags
 
 from pipelines import app
-from robust_tf import serving
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.saved_models import EXTRA
-from robust_tf.warmup import FILE_NAME
+from robust_tf.saved_models import EXTRA, serving
+from robust_tf.saved_models.warmup import FILE_NAME
 
 app.define_model_flags()
 app.define_data_flags(test_examples=100, default="that of the model")

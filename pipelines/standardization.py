@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from pipelines import app, sweep
-from robust_tf import standardization
+from robust_tf.studies import standardization
 
 sweep.define_flags("by default mnist", fields=("strategies", "perturbs"))
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from absl import flags
 
 from pipelines import app
-from robust_tf import comparisons, estimate, experiments, figures, machine, models, sweeps
-from robust_tf.cluster import Cluster
+from robust_tf import machine, models
 from robust_tf.errors import InvalidArgument
+from robust_tf.executors.cluster import Cluster
+from robust_tf.paper import experiments, figures, numbers
 from robust_tf.perturbations import KINDS
-from robust_tf.tasks import Sources, Task, plan
+from robust_tf.runs import estimate, sweeps
+from robust_tf.runs.tasks import Sources, Task, plan
 
 flags.disclaim_key_flags()
 
@@ -160,7 +162,7 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
         if finish:
             finish(folders["output_dir"])
         if all_tests:
-            trials = comparisons.table(folders["output_dir"], experiment, "trials")
+            trials = numbers.table(folders["output_dir"], experiment, "trials")
             # The experiment may have others, which were not tested with all.
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n")

@@ -12,8 +12,8 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
-from robust_tf.compiled import by_rows
 from robust_tf.errors import InvalidArgument
+from robust_tf.xla import by_rows
 
 # Philox4x32 constants: round multipliers and Weyl increments of the key.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

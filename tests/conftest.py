@@ -13,8 +13,8 @@ import pytest
 import robust_tf  # noqa: F401  (sets what must be set before TensorFlow is imported)
 from robust_tf import data as data_lib
 from robust_tf import models, saved_models
-from robust_tf.strategies import Settings, natural
 from robust_tf.training import fit
+from robust_tf.training.strategies import Settings, natural
 from tests.forks import Forks
 
 ROOT = Path(__file__).parents[1]

@@ -5,11 +5,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_tf import augmentations
-from robust_tf.augmentations import augment
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import example_seeds
 from robust_tf.seeds import stream_seed
+from robust_tf.training import augmentations
+from robust_tf.training.augmentations import augment
 
 BASE = stream_seed(3, "augmentation")
 

@@ -1,12 +1,12 @@
 import pandas as pd
 import pytest
 
-from robust_tf import claims, comparisons
+from robust_tf.paper import claims, numbers
 
 
 @pytest.fixture(scope="module")
 def published() -> pd.DataFrame:
-    return comparisons.published_points()
+    return numbers.published_points()
 
 
 def verdicts(points) -> dict[str, str]:

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from robust_tf import classifiers, experiments, results
+from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.paper import experiments
 from robust_tf.perturbations import Perturbation
+from robust_tf.saved_models import classifiers
 
 HOT = experiments.test_conditions(("hot",))
 

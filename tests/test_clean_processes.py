@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robust_tf import saved_models, warmup
+from robust_tf import saved_models
+from robust_tf.saved_models import warmup
 from tests.conftest import ROOT
 
 

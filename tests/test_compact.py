@@ -7,15 +7,15 @@ import tensorflow as tf
 
 from robust_tf import data as data_lib
 from robust_tf import models, saved_models
-from robust_tf.augmentations import augment
-from robust_tf.callbacks import Backup
-from robust_tf.configuration import Options
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator
 from robust_tf.perturbations import Perturbation, example_seeds
+from robust_tf.runs.declaration import Options
 from robust_tf.seeds import stream_seed
-from robust_tf.strategies import STRATEGIES, Settings, constant, natural
 from robust_tf.training import Recipe, compile_model, fit
+from robust_tf.training.augmentations import augment
+from robust_tf.training.callbacks import Backup
+from robust_tf.training.strategies import STRATEGIES, Settings, constant, natural
 
 RECIPE = Recipe("sgd", "one_cycle", weight_decay=5e-4, label_smoothing=0.1, weight_average=0.9)
 

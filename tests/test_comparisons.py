@@ -2,21 +2,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import comparisons, results
+from robust_tf import results
+from robust_tf.paper import numbers
 from tests.test_results import trials
 
-POINTS = comparisons.POINT_COLUMNS
+POINTS = numbers.POINT_COLUMNS
 
 
 def published(**where) -> pd.DataFrame:
-    table = comparisons.published_points()
+    table = numbers.published_points()
     for column, value in where.items():
         table = table[table[column] == value]
     return table
 
 
 def test_the_published_numbers_are_all_there():
-    table = comparisons.published_points()
+    table = numbers.published_points()
     sizes = table.groupby("figure").size()
     assert sizes.loc[["A.1", "B.1", "C.1"]].tolist() == [240] * 3
     assert sizes.loc[["A.2", "A.3", "B.2", "B.3", "C.2", "C.3"]].tolist() == [40] * 6
@@ -28,14 +29,14 @@ def test_the_published_numbers_are_all_there():
     hot = published(figure="4", dataset="mnist", test_perturb="hot", test_level=2)
     assert hot["mean"].item() == pytest.approx(0.767284)
     assert hot["std"].item() == pytest.approx(0.003689)
-    table_1 = comparisons.published_ablation()
+    table_1 = numbers.published_ablation()
     assert table_1["test_accuracy"].tolist() == pytest.approx(
         [0.8692, 0.8452, 0.8208, 0.8157, 0.8001, 0.7706]
     )
 
 
 def test_extremes_of_the_published_figures():
-    table = comparisons.extremes(comparisons.published_points())
+    table = numbers.extremes(numbers.published_points())
     rows = table.set_index(["dataset", "strategy", "train_perturb"])
     assert len(rows) == 30
     row = rows.loc["mnist", "constant", "hot"]
@@ -57,7 +58,7 @@ def test_points_are_means_over_trials_and_seeds(tmp_path):
         trials("c"),
     ]
     pd.concat(tables).to_csv(folder / "trials.csv", index=False)
-    points = comparisons.points(tmp_path)
+    points = numbers.points(tmp_path)
     assert points["figure"].unique().tolist() == ["A.1", "natural"]
     hot = points[(points["figure"] == "A.1") & (points["test_perturb"] == "hot")].iloc[0]
     assert hot["mean"] == pytest.approx(0.78)  # of 0.77 and 0.79
@@ -70,14 +71,14 @@ def test_impact_points_belong_to_the_figures_of_their_families(tmp_path):
     folder = tmp_path / "impact" / "tables"
     folder.mkdir(parents=True)
     trials().to_csv(folder / "trials.csv", index=False)
-    points = comparisons.points(tmp_path)
+    points = numbers.points(tmp_path)
     shown = points.groupby("figure")["test_perturb"].agg(set)
     assert shown.to_dict() == {"4": {"none", "hot"}, "6": {"none", "noise"}, "8": {"none"}}
 
 
 def test_no_results_are_no_points(tmp_path):
-    assert comparisons.points(tmp_path).empty
-    assert comparisons.ablation(tmp_path).empty
+    assert numbers.points(tmp_path).empty
+    assert numbers.ablation(tmp_path).empty
 
 
 def test_agreement_by_hand():
@@ -86,9 +87,9 @@ def test_agreement_by_hand():
     ours["train_level"] += 1e-12  # as if a CSV had changed the last bit
     ours["mean"] += 0.01
     ours.loc[ours.index[0], "mean"] -= 0.05
-    compared = comparisons.compare(ours, theirs, POINTS)
+    compared = numbers.compare(ours, theirs, POINTS)
     assert len(compared) == len(theirs) == 20
-    (row,) = comparisons.agreement(compared).to_dict("records")
+    (row,) = numbers.agreement(compared).to_dict("records")
     assert (row["n_published"], row["n_ours"]) == (20, 12)
     assert row["mean_difference"] == pytest.approx((11 * 0.01 + 0.04) / 12)
     assert row["largest_difference"] == pytest.approx(-0.04)
@@ -98,8 +99,8 @@ def test_agreement_by_hand():
 
 def test_nothing_to_compare_has_no_agreement():
     theirs = published(figure="B.2", dataset="cifar10")
-    compared = comparisons.compare(theirs.head(0), theirs, POINTS)
-    (row,) = comparisons.agreement(compared).to_dict("records")
+    compared = numbers.compare(theirs.head(0), theirs, POINTS)
+    (row,) = numbers.agreement(compared).to_dict("records")
     assert row["n_ours"] == 0 and np.isnan(row["mean_difference"])
 
 
@@ -107,9 +108,9 @@ def test_ablation_is_a_mean_over_seeds(tmp_path):
     folder = tmp_path / "ablation" / "tables"
     folder.mkdir(parents=True)
     rows = [("cifar10", True, 0.2, "relu", seed, 0.9 + seed / 10, 0.8) for seed in (0, 1)]
-    columns = [*comparisons.ABLATION_COLUMNS, "seed", "train_accuracy", "natural_accuracy"]
+    columns = [*numbers.ABLATION_COLUMNS, "seed", "train_accuracy", "natural_accuracy"]
     pd.DataFrame(rows, columns=columns).to_csv(folder / "runs.csv", index=False)
-    (row,) = comparisons.ablation(tmp_path).to_dict("records")
+    (row,) = numbers.ablation(tmp_path).to_dict("records")
     assert (row["train_accuracy"], row["test_accuracy"]) == (pytest.approx(0.95), 0.8)
 
 

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from robust_tf import confusions, plots
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator
 from robust_tf.perturbations import Perturbation
+from robust_tf.results import figures
+from robust_tf.studies import confusions
 from tests.test_pipeline import check_one_line
 
 CONDITIONS = [Perturbation("noise", 0.2), Perturbation("hot", 3), Perturbation("hot", 1)]
@@ -74,8 +75,8 @@ def test_a_flow_that_is_known():
     assert len(found.flips) == 40
     shown = confusions.first_to_flip(found, data, conditions, seed=0)
     assert len(shown) == 6
-    assert len(plots.flips(shown, "a model").axes) == 6
-    matrix = plots.changes(found.changes, data.label_names, "a model").axes[1].images[0]
+    assert len(figures.flips(shown, "a model").axes) == 6
+    matrix = figures.changes(found.changes, data.label_names, "a model").axes[1].images[0]
     values = matrix.get_array().filled(np.nan)
     assert values[0, 1] == 100 and values[0, 2] == 0 and np.isnan(values[0, 0])
 

@@ -13,11 +13,12 @@ import pytest
 import tensorflow as tf
 
 from robust_tf import data as data_lib
-from robust_tf import distribution, models, strategies, training
+from robust_tf import models, training
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator
 from robust_tf.perturbations import Perturbation
-from robust_tf.strategies import Settings
+from robust_tf.training import devices, strategies
+from robust_tf.training.strategies import Settings
 from tests.conftest import ROOT, command_line
 from tests.test_pipeline import check_one_line, outcome
 
@@ -34,7 +35,7 @@ def train(devices: int, dropout: float, path: str) -> None:
         epochs=EPOCHS,
         batch_size=BATCH,
         perturbation=Perturbation("stuck", 3),  # changes every image
-        distribution=distribution.create("mirrored" if devices > 1 else "none"),
+        distribution=devices.create("mirrored" if devices > 1 else "none"),
     )
 
     def build():
@@ -54,7 +55,7 @@ def train(devices: int, dropout: float, path: str) -> None:
     )
     recipe = training.Recipe() if dropout else recipe
     history = training.fit(started, learning_rate=0.05, beta_1=0.5, recipe=recipe)
-    model = distribution.on_one_device(started.model, build)
+    model = devices.on_one_device(started.model, build)
     accuracy = Evaluator(model, dataset.test).accuracy(None)
     weights = np.concatenate([np.ravel(weight) for weight in model.trainable_weights])
     natural = np.stack([dataset.train.images_at(tf.range(len(dataset.train)))])[0]
@@ -214,7 +215,7 @@ def test_multiworker_needs_to_know_its_workers(monkeypatch, config):
     if config is not None:
         monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(InvalidArgument, match="distribute=multiworker: expected TF_CONFIG to name"):
-        distribution.create("multiworker")
+        devices.create("multiworker")
 
 
 def test_multiworker_needs_outputs_that_all_workers_see(command):

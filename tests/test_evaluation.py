@@ -28,8 +28,10 @@ def by_hand(model, split, condition, trial, seed=0) -> np.ndarray:
 
 @pytest.mark.parametrize("condition", CONDITIONS, ids=str)
 def test_accuracy_is_that_of_predictions_by_hand(model, sample, condition, monkeypatch):
-    monkeypatch.setattr("robust_tf.evaluation.batch_size", lambda shape: 300)  # last one: 100
-    monkeypatch.setattr("robust_tf.evaluation._TRACED", {})
+    monkeypatch.setattr(
+        "robust_tf.evaluation.evaluator.batch_size", lambda shape: 300
+    )  # last one: 100
+    monkeypatch.setattr("robust_tf.evaluation.evaluator._TRACED", {})
     evaluator = Evaluator(model, sample.test)
     for trial in (0, 3):
         expected = by_hand(model, sample.test, condition, trial)
@@ -108,11 +110,11 @@ def test_a_level_that_does_not_fit_the_images(model, small):
 
 
 def test_models_of_one_architecture_share_traces_and_keep_their_weights(small, monkeypatch):
-    monkeypatch.setattr("robust_tf.evaluation._TRACED", {})
+    monkeypatch.setattr("robust_tf.evaluation.evaluator._TRACED", {})
     traces = []
     build = evaluation._one_pass
     monkeypatch.setattr(
-        "robust_tf.evaluation._one_pass", lambda *a: traces.append(a[1]) or build(*a)
+        "robust_tf.evaluation.evaluator._one_pass", lambda *a: traces.append(a[1]) or build(*a)
     )
     trained = [models.build("mnist_cnn", (28, 28, 1), 10, seed=seed) for seed in (1, 2)]
     other = models.build("mnist_cnn", (28, 28, 1), 10, seed=1, batch_norm=False)

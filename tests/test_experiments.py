@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robust_tf import classifiers, confusions, experiments, runs
-from robust_tf.configuration import Options
+from robust_tf import runs
 from robust_tf.errors import InvalidArgument
-from robust_tf.experiments import Selection
+from robust_tf.paper import experiments
+from robust_tf.paper.experiments import Selection
 from robust_tf.perturbations import KINDS, Kind
+from robust_tf.runs.declaration import Options
+from robust_tf.saved_models import classifiers
+from robust_tf.studies import confusions
 
 
 def robust(cells):

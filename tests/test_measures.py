@@ -11,7 +11,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_tf import measures
+from robust_tf.evaluation import measures
 
 RANDOM = np.random.default_rng(5)
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robust_tf import mirror, remote
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.executors import mirror, urls
 from robust_tf.files import is_locked, locked, scratch_folder
 from tests.test_pipeline import check_one_line, outcome
 
@@ -182,26 +182,26 @@ def memory():
 
 
 def test_paths_stay_as_they_are(tmp_path):
-    with remote.local({"output_dir": str(tmp_path), "saved_models_dir": "x"}) as folders:
+    with urls.local({"output_dir": str(tmp_path), "saved_models_dir": "x"}) as folders:
         assert folders == {"output_dir": tmp_path, "saved_models_dir": Path("x")}
 
 
 def test_outputs_in_another_file_system(memory):
     url = {"output_dir": "memory://bucket/results"}
-    with remote.local(url) as folders:
+    with urls.local(url) as folders:
         (folders["output_dir"] / "run").mkdir()
         (folders["output_dir"] / "run" / "runs.csv").write_text("1")
         (folders["output_dir"] / "report.md").write_text("2")
     there = {path: memory.cat(path) for path in memory.find("/bucket")}
     assert there == {"/bucket/results/run/runs.csv": b"1", "/bucket/results/report.md": b"2"}
-    with remote.local(url) as folders:
+    with urls.local(url) as folders:
         assert files(folders["output_dir"]) == {"run/runs.csv": b"1", "report.md": b"2"}
         (folders["output_dir"] / "run").rename(folders["output_dir"] / "other")
     assert memory.find("/bucket") == ["/bucket/results/other/runs.csv", "/bucket/results/report.md"]
 
 
 def test_what_was_done_is_copied_where_an_error_ends_it(memory):
-    with pytest.raises(ZeroDivisionError), remote.local({"output_dir": "memory://b"}) as folders:
+    with pytest.raises(ZeroDivisionError), urls.local({"output_dir": "memory://b"}) as folders:
         (folders["output_dir"] / "done").write_text("1")
         raise ZeroDivisionError
     assert memory.cat("/b/done") == b"1"
@@ -211,7 +211,7 @@ def test_a_folder_that_was_not_copied_whole_counts_as_absent(memory):
     memory.pipe("/b/run/.incomplete", b"x")
     memory.pipe("/b/run/history.csv", b"1")
     memory.pipe("/b/whole/runs.csv", b"2")
-    with remote.local({"output_dir": "memory://b"}) as folders:
+    with urls.local({"output_dir": "memory://b"}) as folders:
         assert files(folders["output_dir"]) == {"whole/runs.csv": b"2"}
         (folders["output_dir"] / "run").mkdir()
         (folders["output_dir"] / "run" / "runs.csv").write_text("3")
@@ -221,7 +221,7 @@ def test_a_folder_that_was_not_copied_whole_counts_as_absent(memory):
 def test_hidden_files_are_left_alone(memory):
     memory.pipe("/b/.gitignore", b"x")
     memory.pipe("/b/run/.notes", b"y")
-    with remote.local({"output_dir": "memory://b"}) as folders:
+    with urls.local({"output_dir": "memory://b"}) as folders:
         (folders["output_dir"] / "report.md").write_text("1")
         (folders["output_dir"] / "run" / "runs.csv").write_text("2")
     assert memory.cat("/b/.gitignore") == b"x" and memory.cat("/b/run/.notes") == b"y"
@@ -237,9 +237,9 @@ def test_what_a_second_interrupt_leaves_is_kept(memory, tmp_path, monkeypatch):
     with (
         pytest.warns(UserWarning, match="it is kept in"),
         pytest.raises(KeyboardInterrupt),
-        remote.local({"output_dir": "memory://b"}) as folders,
+        urls.local({"output_dir": "memory://b"}) as folders,
     ):
-        monkeypatch.setattr(remote, "_copy", interrupted)
+        monkeypatch.setattr(urls, "_copy", interrupted)
         (folders["output_dir"] / "run").mkdir()
         (folders["output_dir"] / "run" / "runs.csv").write_text("1")
     (kept,) = tmp_path.rglob("runs.csv")
@@ -247,7 +247,7 @@ def test_what_a_second_interrupt_leaves_is_kept(memory, tmp_path, monkeypatch):
 
 
 def test_copies_that_fail_are_told_once_and_made_again(memory, monkeypatch):
-    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_COPIES", 0.05)
+    monkeypatch.setattr(urls, "_SECONDS_BETWEEN_COPIES", 0.05)
     pipe, failures = type(memory).pipe_file, []
 
     def fails_at_first(self, path, *arguments, **options):
@@ -258,7 +258,7 @@ def test_copies_that_fail_are_told_once_and_made_again(memory, monkeypatch):
 
     with (
         pytest.warns(UserWarning, match="out of reach; trying again") as told,
-        remote.local({"output_dir": "memory://b"}) as folders,
+        urls.local({"output_dir": "memory://b"}) as folders,
     ):
         monkeypatch.setattr(type(memory), "pipe_file", fails_at_first)
         (folders["output_dir"] / "run").mkdir()
@@ -278,7 +278,7 @@ def test_what_cannot_be_copied_is_kept(memory, tmp_path, monkeypatch):
 
     with (
         pytest.raises(Unavailable, match="output_dir=memory://b: no room there; all of it is kept"),
-        remote.local({"output_dir": "memory://b"}) as folders,
+        urls.local({"output_dir": "memory://b"}) as folders,
     ):
         monkeypatch.setattr(type(memory), "pipe_file", full)
         (folders["output_dir"] / "run").mkdir()
@@ -290,16 +290,16 @@ def test_what_cannot_be_copied_is_kept(memory, tmp_path, monkeypatch):
 def test_an_error_names_the_url_and_not_its_copy(memory):
     with (
         pytest.raises(Unavailable, match="^output_dir=memory://b: no room$"),
-        remote.local({"output_dir": "memory://b"}) as folders,
+        urls.local({"output_dir": "memory://b"}) as folders,
     ):
         raise Unavailable("output_dir", folders["output_dir"], "no room")
 
 
 def test_urls_of_no_file_system():
     with pytest.raises(InvalidArgument, match="output_dir=what://b: expected a path, or a URL"):
-        remote.local({"output_dir": "what://b"}).__enter__()
+        urls.local({"output_dir": "what://b"}).__enter__()
     with pytest.raises(Unavailable, match="output_dir=ftp://127.0.0.1:9/b: .*refused"):
-        remote.local({"output_dir": "ftp://127.0.0.1:9/b"}).__enter__()
+        urls.local({"output_dir": "ftp://127.0.0.1:9/b"}).__enter__()
 
 
 SMALL = ("--data_source=sample", "--train_examples=300", "--test_examples=100", "--trials=1")

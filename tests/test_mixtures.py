@@ -6,12 +6,13 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from robust_tf import mixtures, models, strategies
-from robust_tf.configuration import Options
+from robust_tf import models
 from robust_tf.errors import InvalidArgument
-from robust_tf.mixtures import Mixture
-from robust_tf.perturbations import KINDS, example_seeds
-from robust_tf.strategies import Settings
+from robust_tf.perturbations import KINDS, example_seeds, mixtures
+from robust_tf.perturbations.mixtures import Mixture
+from robust_tf.runs.declaration import Options
+from robust_tf.training import strategies
+from robust_tf.training.strategies import Settings
 from tests.test_pipeline import SMALL, check_one_line, outcome
 
 FEW = Mixture((("hot", 1, 3), ("noise", 0.02, 0.02), ("blur", 0.5, 0.5)))

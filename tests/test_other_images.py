@@ -10,11 +10,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from robust_tf import data as data_lib
-from robust_tf import results, trials
+from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator, OtherImages, evaluate
 from robust_tf.perturbations import Perturbation
+from robust_tf.results import trials
 from tests.test_pipeline import check_one_line
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import experiments, results
+from robust_tf import results
+from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
-from robust_tf.strategies import STRATEGIES
+from robust_tf.training.strategies import STRATEGIES
 from tests.conftest import ROOT, command_line
 
 SMALL = (
@@ -292,7 +293,7 @@ def test_full_mnist_falls_as_in_the_paper(command, tmp_path):
 @pytest.mark.full_data
 def test_the_papers_cifar10_network_with_each_strategy_and_kind(tmp_path):
     from robust_tf import data, runs
-    from robust_tf.configuration import Options
+    from robust_tf.runs.declaration import Options
 
     cifar10 = data.load("cifar10", train_examples=100, test_examples=50)
     folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}

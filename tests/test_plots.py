@@ -7,7 +7,9 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from robust_tf import comparisons, examples, plots
+from robust_tf.evaluation import examples
+from robust_tf.paper import numbers
+from robust_tf.results import figures
 from tests.test_results import trials
 
 
@@ -19,7 +21,7 @@ def saved(figure: matplotlib.figure.Figure) -> bytes:
 
 def test_accuracy_shows_means_and_deviations():
     table = pd.concat([trials(), trials("b", "constant", "hot", 6, 0.01)], ignore_index=True)
-    figure = plots.accuracy(table)
+    figure = figures.accuracy(table)
     axes = figure.axes[0]
     heights = [[bar.get_height() for bar in container] for container in axes.containers]
     np.testing.assert_allclose(heights, [[95, 77, 51], [96, 78, 52]], atol=1e-9)
@@ -45,7 +47,7 @@ def test_training_curves_show_the_history():
             "perturbed_fraction": [0.05, 0.5, 0.95],
         }
     )
-    figure = plots.training_curves({"natural": history, "incremental hot 2": history})
+    figure = figures.training_curves({"natural": history, "incremental hot 2": history})
     lines = [axes.lines[0].get_ydata() for axes in figure.axes]
     np.testing.assert_allclose(lines[0], [50, 70, 80])
     np.testing.assert_allclose(lines[1], [2.0, 1.0, 0.5])
@@ -66,7 +68,7 @@ def test_examples_show_images_classes_and_what_is_wrong(channels):
         for i in range(2)
         for j in range(3)
     ]
-    figure = plots.examples(pd.DataFrame(rows, columns=examples.COLUMNS))
+    figure = figures.examples(pd.DataFrame(rows, columns=examples.COLUMNS))
     assert len(figure.axes) == 6
     shown = figure.axes[4].get_images()[0].get_array()
     np.testing.assert_array_equal(np.round(shown * 255), images[1, 1].squeeze())
@@ -84,11 +86,11 @@ def png(image: np.ndarray) -> str:
 
 
 def test_curves_of_robust_models_show_points_deviations_and_published_ones():
-    published = comparisons.published_points()
+    published = numbers.published_points()
     published = published[published["figure"] == "A.1"]
     mine = published[(published["dataset"] == "mnist")].copy()
     mine["mean"] -= 0.01
-    figure = plots.curves(mine, published, {"mnist": 0.97})
+    figure = figures.curves(mine, published, {"mnist": 0.97})
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [f"mnist, trained with {kind}" for kind in ("stuck", "dead", "hot")]
     axes = figure.axes[2]
@@ -112,8 +114,8 @@ def test_curves_of_robust_models_show_points_deviations_and_published_ones():
 
 
 def test_curves_of_natural_models_have_a_panel_a_dataset():
-    published = comparisons.published_points()
-    figure = plots.curves(published[published["figure"] == "6"])
+    published = numbers.published_points()
+    figure = figures.curves(published[published["figure"] == "6"])
     assert [axes.get_title() for axes in figure.axes] == ["mnist", "cifar10"]
     (noise,) = figure.axes[0].containers
     assert noise.lines[0].get_ydata()[-1] == pytest.approx(17.9684)
@@ -123,8 +125,8 @@ def test_curves_of_natural_models_have_a_panel_a_dataset():
 
 
 def test_the_ablation_as_bars():
-    table = comparisons.published_ablation()
-    figure = plots.ablation(table, table)
+    table = numbers.published_ablation()
+    figure = figures.ablation(table, table)
     (axes,) = figure.axes
     widths = [[bar.get_width() for bar in container] for container in axes.containers]
     np.testing.assert_allclose(widths[0], 100 * table["train_accuracy"])
@@ -133,12 +135,12 @@ def test_the_ablation_as_bars():
 
 
 def test_the_same_figure_makes_the_same_files(tmp_path):
-    published = comparisons.published_points()
+    published = numbers.published_points()
     contents = []
     for name in ("a", "b"):
         folder = tmp_path / name / "figures"
         folder.parent.mkdir()
-        figure = plots.curves(published[published["figure"] == "8"])
-        plots.save({"figure-8": figure}, folder, ("pdf", "png"))
+        figure = figures.curves(published[published["figure"] == "8"])
+        figures.save({"figure-8": figure}, folder, ("pdf", "png"))
         contents.append([path.read_bytes() for path in sorted(folder.iterdir())])
     assert len(contents[0]) == 2 and contents[0] == contents[1]

@@ -6,16 +6,17 @@ import subprocess
 import pandas as pd
 import pytest
 
-from robust_tf import comparisons, experiments, report, results
+from robust_tf import results
 from robust_tf.errors import Unavailable
-from robust_tf.experiments import Selection
+from robust_tf.paper import experiments, numbers, report
+from robust_tf.paper.experiments import Selection
 
 CHROMIUM = shutil.which("chromium")
 
 
 def write_tables(output_dir, name, cells, trials) -> None:
     """An experiment as if it had been run, with the published numbers for results."""
-    published = comparisons.published_points()
+    published = numbers.published_points()
     plan, rows = [], []
     for number, cell in enumerate(cells):
         columns = {

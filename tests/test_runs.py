@@ -6,12 +6,13 @@ import pytest
 import tensorflow as tf
 
 from robust_tf import data as data_lib
-from robust_tf import experiments, results, runs, training
-from robust_tf.configuration import Options, Run
+from robust_tf import results, runs, training
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.strategies import STRATEGIES
+from robust_tf.runs.declaration import Options, Run
+from robust_tf.training.strategies import STRATEGIES
 from tests.conftest import ROOT
 
 CONDITIONS = experiments.test_conditions(("hot",))

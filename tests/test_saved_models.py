@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import models, results, saved_models, warmup
+from robust_tf import models, results, saved_models
 from robust_tf.errors import Unavailable
+from robust_tf.saved_models import warmup
 
 TRAINING = {"strategy": "constant", "level": 2, "freeze_base": None}
 

@@ -6,10 +6,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from robust_tf import classifiers, measures, plots, saved_models, scorecards
+from robust_tf import saved_models
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Evaluator, measures
 from robust_tf.perturbations import Perturbation
+from robust_tf.results import figures
+from robust_tf.saved_models import classifiers
+from robust_tf.studies import comparison
 from tests.conftest import ROOT, command_line
 
 CONDITIONS = (None, Perturbation("hot", 2), Perturbation("noise", 0.05), Perturbation("blur", 1))
@@ -18,7 +21,7 @@ CONDITIONS = (None, Perturbation("hot", 2), Perturbation("noise", 0.05), Perturb
 @pytest.fixture(scope="module")
 def found(exported, other, sample):
     loaded = {"good": classifiers.load(exported), "poor": classifiers.load(other)}
-    return scorecards.measure(
+    return comparison.measure(
         loaded, sample, CONDITIONS, baseline="good", trials=3, seed=1, progress=False
     )
 
@@ -69,7 +72,7 @@ def test_pairs_are_compared_on_the_same_images(found, trained, other, sample):
 
 
 def test_the_figure(found):
-    figure = plots.comparison(found.tests)
+    figure = figures.comparison(found.tests)
     above, below = figure.axes
     assert [tick.get_text() for tick in below.get_xticklabels()][:2] == ["natural", "hot\n2"]
     assert len(above.containers) == 2
@@ -100,8 +103,8 @@ def test_the_pipeline_compares_runs_and_saved_models(command, folder):
     recorded = pd.read_csv(constant / "trials.csv").iloc[0]
     assert summary["natural"].iloc[0] == pytest.approx(recorded["accuracy"])
     saved = folder / "saved_models" / natural.name
-    assert scorecards.find(natural.name, folder / "results") == saved / "1"
-    assert scorecards.find(str(saved), "elsewhere") == saved / "1"
+    assert comparison.find(natural.name, folder / "results") == saved / "1"
+    assert comparison.find(str(saved), "elsewhere") == saved / "1"
 
 
 @pytest.mark.parametrize(
@@ -119,12 +122,12 @@ def test_what_cannot_be_compared(command, runs, code, message):
 
 def test_the_baseline(exported, other):
     both = [classifiers.load(other), classifiers.load(exported)]
-    assert scorecards.baseline(both) == 1
-    assert scorecards.baseline(both[:1] * 2) == 0
-    assert scorecards.baseline(both, both[0].path) == 0
+    assert comparison.baseline(both) == 1
+    assert comparison.baseline(both[:1] * 2) == 0
+    assert comparison.baseline(both, both[0].path) == 0
     with pytest.raises(Unavailable, match="expected the directory of a SavedModel"):
-        scorecards.find("nothing", "nowhere")
-    assert scorecards.find("model.keras", "nowhere").name == "model.keras"
+        comparison.find("nothing", "nowhere")
+    assert comparison.find("model.keras", "nowhere").name == "model.keras"
     with pytest.raises(Unavailable, match=r"RUN=none.keras: expected a .keras file"):
         classifiers.load("none.keras", argument="RUN")
 
@@ -133,10 +136,10 @@ def test_a_table_of_several_runs_is_none(tmp_path):
     for rows in ({"saved_model": ["a", "b"]}, {"saved_model": []}, {"run": ["a"]}):
         pd.DataFrame(rows).to_csv(tmp_path / "runs.csv", index=False)
         with pytest.raises(Unavailable, match="RUN=.*: expected one run with its SavedModel in"):
-            scorecards.find(str(tmp_path), "nowhere")
+            comparison.find(str(tmp_path), "nowhere")
     (tmp_path / "runs.csv").write_text("")
     with pytest.raises(Unavailable, match="expected one run"):
-        scorecards.find(str(tmp_path), "nowhere")
+        comparison.find(str(tmp_path), "nowhere")
 
 
 def test_comparisons_of_different_things_have_folders_of_their_own(
@@ -147,7 +150,7 @@ def test_comparisons_of_different_things_have_folders_of_their_own(
     def write(channel_blur: bool, seed: int = 0):
         conditions = [None, Perturbation("blur", 1, channel_blur)]
         asked = {"baseline": 0, "trials": 1, "seed": seed, "progress": False}
-        return scorecards.write(models, small, conditions, **asked, output_dir=tmp_path)[0]
+        return comparison.write(models, small, conditions, **asked, output_dir=tmp_path)[0]
 
     assert write(False) == write(False) != write(True)
     before = set(tmp_path.iterdir())

@@ -9,9 +9,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robust_tf import classifiers, sensor_maps
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
+from robust_tf.saved_models import classifiers
+from robust_tf.studies import sensor_map
 from tests.test_pipeline import check_one_line, outcome
 
 
@@ -29,7 +30,7 @@ def test_a_planted_weak_position_is_found():
         defective = tf.cast(batch[:, 4, 5, 0] > 0.99, tf.int32)
         return tf.one_hot(defective, 3)  # class 0, or 1 with a hot pixel there
 
-    found = sensor_maps.measure(model, split_of(images, labels), "hot")
+    found = sensor_map.measure(model, split_of(images, labels), "hot")
     table = found.positions(("zero", "one", "two"))
     weak = table[table["flipped"] > 0]
     assert weak[["row", "column"]].to_numpy().tolist() == [[4, 5]]
@@ -50,7 +51,7 @@ def test_a_planted_weak_position_is_found():
     assert summary["mean_accuracy"] == pytest.approx(0.9 * 62 / 63)
     # A dead pixel there changes nothing.
     assert (
-        sensor_maps.measure(model, split_of(images, labels), "dead").summary()["flipped_by_some"]
+        sensor_map.measure(model, split_of(images, labels), "dead").summary()["flipped_by_some"]
         == 0.0
     )
 
@@ -69,7 +70,7 @@ def test_it_is_what_a_loop_over_positions_finds(seed, shape, defect):
     def scores(batch):
         return tf.reshape(batch, [-1, weights.shape[0]]) @ weights
 
-    found = sensor_maps.measure(scores, split_of(images, labels), defect)
+    found = sensor_map.measure(scores, split_of(images, labels), defect)
     value = {"hot": 1.0, "dead": 0.0, "0.3": 0.3}[defect]
     batch = images.astype(np.float32) / 255
     natural = (batch.reshape(13, -1) @ weights).argmax(axis=1)
@@ -102,7 +103,7 @@ def test_the_command_maps_two_models(command, exported, other, sample, tmp_path)
     positions = pd.read_csv(folder / "positions.csv")
     assert len(positions) == 2 * 784
     summary = pd.read_csv(folder / "summary.csv")
-    assert summary.columns.tolist() == sensor_maps.SUMMARY_COLUMNS
+    assert summary.columns.tolist() == sensor_map.SUMMARY_COLUMNS
     assert summary["model"].tolist() == ["untrained/1", "digits/1"]
     assert summary["training"].tolist() == ["constant hot", "natural"]
     assert (folder / "figures" / "sensor-map.png").stat().st_size > 5_000
@@ -119,7 +120,7 @@ def test_the_command_maps_two_models(command, exported, other, sample, tmp_path)
 def test_a_baseline_is_another_model(exported, small, tmp_path):
     model = classifiers.load(exported)
     with pytest.raises(InvalidArgument, match="baseline=.*: expected another model"):
-        sensor_maps.write(model, small, "hot", tmp_path, baseline=classifiers.load(exported.parent))
+        sensor_map.write(model, small, "hot", tmp_path, baseline=classifiers.load(exported.parent))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,7 +139,7 @@ def test_maps_of_different_things_have_folders_of_their_own(exported, small, tmp
         (classifiers.load(exported, input_range=(0.0, 0.5)), few),
     )
     folders = {
-        sensor_maps.write(model, data, "hot", tmp_path, progress=False)[0] for model, data in asked
+        sensor_map.write(model, data, "hot", tmp_path, progress=False)[0] for model, data in asked
     }
     assert len(folders) == 3
 
@@ -146,7 +147,7 @@ def test_maps_of_different_things_have_folders_of_their_own(exported, small, tmp
 @pytest.mark.parametrize("defect", ["rain", "1.5", "-1", "nan"])
 def test_defects_that_are_none(command, defect):
     with pytest.raises(InvalidArgument, match="expected hot, dead, or a value from 0 to 1"):
-        sensor_maps.defect_value(defect)
+        sensor_map.defect_value(defect)
     if defect == "rain":
         done = command("--defect=rain", pipeline="pipelines.sensor_map")
         check_one_line(done, 2, "--defect=rain: expected hot, dead, or a value from 0 to 1")

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robust_tf import classifiers, serving
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.saved_models import classifiers, serving
 
 
 @pytest.fixture(scope="module")

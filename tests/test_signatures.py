@@ -166,7 +166,7 @@ def test_a_file_of_another_size_is_resized(in_colour, size):
 
 
 def test_the_resized_image_is_within_a_grey_level_of_pillows():
-    from robust_tf.signatures import decoded
+    from robust_tf.saved_models.signatures import decoded
 
     pixels = np.random.default_rng(1).integers(0, 256, [90, 70, 3], np.uint8)
     image = Image.fromarray(pixels)

@@ -2,9 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import experiments, results, standardization
+from robust_tf import results
 from robust_tf.errors import InvalidArgument
-from robust_tf.experiments import Selection
+from robust_tf.paper import experiments
+from robust_tf.paper.experiments import Selection
+from robust_tf.studies import standardization
 
 # Natural accuracy, then under hot 2 and noise 0.05, by training and standardisation.
 ACCURACIES = {

@@ -6,12 +6,12 @@ import pytest
 import tensorflow as tf
 
 from robust_tf import models
-from robust_tf.callbacks import RAMPS, PerturbedFraction, Ramp
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
-from robust_tf.strategies import STRATEGIES, Settings, constant, incremental, natural
+from robust_tf.training.callbacks import RAMPS, PerturbedFraction, Ramp
+from robust_tf.training.strategies import STRATEGIES, Settings, constant, incremental, natural
 
 HOT = Perturbation("hot", 1)
 
@@ -166,7 +166,7 @@ def test_fresh_draws_anew_in_every_epoch():
 def test_images_too_many_to_keep_in_memory_are_the_same(monkeypatch):
     settings = Settings(epochs=2, batch_size=8, perturbation=Perturbation("stuck", 3))
     kept = images_by_example(fit(constant(black(50), no_model, settings)))
-    monkeypatch.setattr("robust_tf.strategies._CACHE_BYTES", 0)
+    monkeypatch.setattr("robust_tf.training.strategies._CACHE_BYTES", 0)
     computed = images_by_example(fit(constant(black(50), no_model, settings)))
     np.testing.assert_array_equal(kept, computed)
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from robust_tf import experiments, results, sweeps
-from robust_tf.configuration import Options
+from robust_tf import results
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.experiments import Selection
 from robust_tf.files import is_locked
-from robust_tf.tasks import Sources, Task, plan
+from robust_tf.paper import experiments
+from robust_tf.paper.experiments import Selection
+from robust_tf.runs import sweeps
+from robust_tf.runs.declaration import Options
+from robust_tf.runs.tasks import Sources, Task, plan
 from tests.conftest import ROOT, command_line
 from tests.test_pipeline import check_one_line, outcome
 

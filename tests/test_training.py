@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 
 from robust_tf import models
-from robust_tf.callbacks import Backup
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation
 from robust_tf.results import HISTORY_COLUMNS
-from robust_tf.strategies import Settings, incremental, natural
 from robust_tf.training import compile_model, fit
+from robust_tf.training.callbacks import Backup
+from robust_tf.training.strategies import Settings, incremental, natural
 
 
 class Stop(keras.callbacks.Callback):
@@ -193,7 +193,7 @@ def test_steps_at_once_divide_the_epoch(steps, at_once):
 def test_steps_at_once_change_nothing(small, monkeypatch, capsys):
     together, history = train(small, label="training")
     assert "| 25/25 [" in capsys.readouterr().err
-    monkeypatch.setattr("robust_tf.training._STEPS_AT_ONCE", 1)
+    monkeypatch.setattr("robust_tf.training.fit._STEPS_AT_ONCE", 1)
     one_by_one, expected = train(small)
     for a, b in zip(weights(together), weights(one_by_one), strict=True):
         np.testing.assert_array_equal(a, b)

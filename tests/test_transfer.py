@@ -7,8 +7,8 @@ import pytest
 from robust_tf import models
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation
-from robust_tf.strategies import Settings, transfer
 from robust_tf.training import fit
+from robust_tf.training.strategies import Settings, transfer
 
 
 def train(pretrained, split, *, freeze_base, keep_standardization=False):

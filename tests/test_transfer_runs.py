@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from robust_tf import models, results, runs, saved_models, training
-from robust_tf.configuration import Options, Run
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.runs.declaration import Options, Run
 
 
 @pytest.fixture

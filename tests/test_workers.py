@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.workers import LocalWorkers
+from robust_tf.executors.processes import LocalWorkers
 from tests.conftest import ROOT
 
 
@@ -63,7 +63,7 @@ def test_tasks_are_done_in_other_processes_and_failures_stay_alone(tmp_path):
 
 
 def test_a_process_is_replaced_before_leaks_add_up(tmp_path, monkeypatch):
-    monkeypatch.setattr("robust_tf.workers._TASKS_PER_PROCESS", 2)
+    monkeypatch.setattr("robust_tf.executors.processes._TASKS_PER_PROCESS", 2)
     tasks = [("write", str(tmp_path / str(i))) for i in range(5)]
     carry_out(tasks, count=1)
     processes = [Path(path).read_text() for _, path in tasks]

@@ -1,0 +1,1 @@
+"""Where work is done: processes, a Ray cluster, outputs at URLs."""

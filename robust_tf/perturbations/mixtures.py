@@ -1,0 +1,159 @@
+"""One of several perturbations for each image, at one of several levels.
+
+Goes beyond the paper, whose models are each trained with one kind at one level.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations.kinds import KINDS, Perturbation
+from robust_tf.seeds import fold_in, uniform
+
+# A range that is not of whole numbers stands for so many levels, evenly spaced.
+_LEVELS = 10
+# Sets the draw of kind and level apart from those of the perturbation itself.
+_CHOICE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Draws for each image a kind, all as likely, then one of its levels, all as likely.
+
+    Args:
+        ranges: kind, lowest and highest level; "hot" of (1, 3) draws from 1, 2 and 3,
+            "noise" from ten levels that are evenly spaced.
+        channel_blur: blur over the channel axis too.
+
+    Raises:
+        InvalidArgument: if a kind is unknown or there twice, or a level out of range.
+
+    Example:
+        >>> str(Mixture((("hot", 1, 3), ("noise", 0.01, 0.02))))
+        'hot=1:3,noise=0.01:0.02'
+    """
+
+    ranges: tuple[tuple[str, float, float], ...]
+    channel_blur: bool = False
+
+    def __post_init__(self):
+        """Checks what can be checked without an image."""
+        kinds = [kind for kind, _, _ in self.ranges]
+        if not kinds or len(set(kinds)) < len(kinds):
+            raise InvalidArgument("perturb", ",".join(kinds), "different kinds")
+        for kind, low, high in self.ranges:
+            Perturbation(kind, low), Perturbation(kind, high)
+            if low > high:
+                raise InvalidArgument("level", f"{low:g}:{high:g}", "the lower level first")
+
+    @property
+    def random(self) -> bool:
+        """Whether two draws differ."""
+        return True
+
+    @property
+    def variants(self) -> list[list[Perturbation]]:
+        """All that can be drawn, a list a kind."""
+        return [
+            [
+                Perturbation(kind, level, self.channel_blur and kind == "blur")
+                for level in (
+                    range(int(low), int(high) + 1)
+                    if KINDS[kind].whole
+                    else np.unique(np.linspace(low, high, _LEVELS)).tolist()
+                )
+            ]
+            for kind, low, high in self.ranges
+        ]
+
+    def check(self, image_shape: tuple[int, int, int]) -> None:
+        """Checks the levels against images of shape (H, W, C).
+
+        Raises:
+            InvalidArgument: if one is out of range for such images.
+        """
+        for kind, _, high in self.ranges:
+            Perturbation(kind, high).check(image_shape)
+
+    def choices(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The place of each image's kind in `variants`, and that of its level there.
+
+        Args:
+            seeds: int32, shape [B, 2].
+
+        Returns:
+            Two int32 tensors of shape [B].
+        """
+        draws = uniform(fold_in(seeds, tf.constant(_CHOICE)), 2)
+        sizes = tf.constant([len(levels) for levels in self.variants], tf.float32)
+        kind = tf.cast(draws[:, 0] * float(len(self.ranges)), tf.int32)
+        return kind, tf.cast(draws[:, 1] * tf.gather(sizes, kind), tf.int32)
+
+    def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Perturbs a batch; arguments and result as of `Perturbation`."""
+        kinds, levels = self.choices(seeds)
+        perturbed = images
+        for kind, variants in enumerate(self.variants):
+            for level, perturbation in enumerate(variants):
+                chosen = tf.where((kinds == kind) & (levels == level))
+                own = tf.gather(images, chosen[:, 0]), tf.gather(seeds, chosen[:, 0])
+                perturbed = tf.tensor_scatter_nd_update(perturbed, chosen, perturbation(*own))
+        return tf.ensure_shape(perturbed, images.shape)
+
+    def __str__(self) -> str:
+        """As `parse` takes it for levels."""
+        return ",".join(f"{kind}={_text(low)}:{_text(high)}" for kind, low, high in self.ranges)
+
+
+def parse(perturb: str, level: str | float | None) -> Mixture | None:
+    """The mixture that a text asks for.
+
+    Args:
+        perturb: "all", or kinds, separated by commas.
+        level: None for the kinds' own (`Kind.train_range`); "1:10", for all of the kinds; or
+            "hot=1:5,noise=0.01:0.05",
+            for those it names.
+
+    Returns:
+        The mixture; None where one kind at one level is asked for.
+
+    Raises:
+        InvalidArgument: if a text says nothing of that form.
+    """
+    kinds = list(KINDS) if perturb == "all" else perturb.split(",")
+    text = "" if level is None else str(level)
+    if len(kinds) == 1 and ":" not in text:
+        return None
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InvalidArgument("perturb", kind, f"all, or some of {', '.join(KINDS)}")
+    if len(set(kinds)) < len(kinds):
+        raise InvalidArgument("perturb", perturb, "different kinds")
+    ranges = {kind: KINDS[kind].train_range for kind in KINDS if kind in kinds}
+    for part in filter(None, text.split(",")):
+        kind, _, bounds = part.rpartition("=")
+        low, high = _bounds(bounds)
+        if kind and kind not in ranges:
+            raise InvalidArgument("level", part, f"a range of some of {', '.join(ranges)}")
+        ranges |= dict.fromkeys([kind] if kind else ranges, (low, high))
+    return Mixture(tuple((kind, low, high) for kind, (low, high) in ranges.items()))
+
+
+def _text(level: float) -> str:
+    """Short where that says all of it."""
+    short = f"{level:g}"
+    return short if float(short) == level else repr(level)
+
+
+def _bounds(text: str) -> tuple[float, float]:
+    """The levels of "1:10"."""
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InvalidArgument("level", text, "a range such as 1:10, or hot=1:5,noise=0.01:0.05")
+    return low, high

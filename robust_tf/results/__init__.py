@@ -1,0 +1,41 @@
+"""Results: tables on disk, figures and pages."""
+
+from robust_tf.results.tables import (
+    HISTORY_COLUMNS,
+    PLAN_COLUMNS,
+    RUN_COLUMNS,
+    TEST_COLUMNS,
+    TRAINING_COLUMNS,
+    TRIAL_COLUMNS,
+    add_to_plan,
+    comparison,
+    condition_label,
+    gather,
+    profile,
+    profile_of,
+    read,
+    summarize,
+    training_label,
+    with_labels,
+    write,
+)
+
+__all__ = [
+    "HISTORY_COLUMNS",
+    "PLAN_COLUMNS",
+    "RUN_COLUMNS",
+    "TEST_COLUMNS",
+    "TRAINING_COLUMNS",
+    "TRIAL_COLUMNS",
+    "add_to_plan",
+    "comparison",
+    "condition_label",
+    "gather",
+    "profile",
+    "profile_of",
+    "read",
+    "summarize",
+    "training_label",
+    "with_labels",
+    "write",
+]

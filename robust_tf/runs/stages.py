@@ -1,0 +1,325 @@
+"""What a run does: train, export, test, draw; each step itself lives elsewhere.
+
+This is the one place that knows their order and the files of a run's folder.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import pandas as pd
+import tensorflow as tf
+
+import robust_tf
+from robust_tf import machine, results, saved_models, training
+from robust_tf.data import Data
+from robust_tf.errors import Unavailable
+from robust_tf.evaluation import Condition, Evaluator, OtherImages, examples, images_of
+from robust_tf.files import locked, prepare_directory, writing_to
+from robust_tf.results import figures
+from robust_tf.results import trials as trials_lib
+from robust_tf.runs.declaration import Run
+from robust_tf.training import augmentations, devices
+from robust_tf.training.callbacks import Backup, Ramp
+from robust_tf.training.strategies import STRATEGIES, Settings, Training
+
+_BACKUP = "backup"
+
+
+def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
+    """Whether a run is trained, with its results in `output_dir`."""
+    return (Path(output_dir) / run.name).is_dir()
+
+
+def folders(run: Run, output_dir: str | os.PathLike) -> tuple[Path, Path]:
+    """A run's folder while it is trained, and when it is finished."""
+    return Path(output_dir) / f"{run.name}.partial", Path(output_dir) / run.name
+
+
+def completed_epochs(run: Run, output_dir: str | os.PathLike) -> int:
+    """How many epochs a run that is not finished has behind it."""
+    partial, _ = folders(run, output_dir)
+    return Backup(partial / _BACKUP).completed_epochs()
+
+
+def train(
+    run: Run,
+    data: Data,
+    *,
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+    saved_models_url: str | None = None,
+    tensorboard: bool = False,
+    progress: bool = True,
+) -> Path:
+    """Trains a model, exports it, and writes `runs.csv` and `history.csv`.
+
+    A finished run is left as it is; a stopped one goes on after its last whole epoch.
+    Transfer trains its natural run first, unless that is finished or the run names a
+    pretrained model.
+    Until it is finished, its files lie in `<output_dir>/<run>.partial/`. Of several workers
+    (distribute "multiworker") the first writes them, in directories that all must see.
+
+    Args:
+        run: resolved for `data`.
+        data: the dataset.
+        output_dir: where the run's folder is made.
+        saved_models_dir: where the run's SavedModel is exported.
+        saved_models_url: what `runs.csv` calls that directory; by default as it is given.
+        tensorboard: write TensorBoard logs to the run's folder.
+        progress: show a progress bar.
+
+    Returns:
+        The run's folder, `<output_dir>/<run>/`.
+
+    Raises:
+        Unavailable: if a directory cannot be written.
+    """
+    output_dir = prepare_directory("output_dir", output_dir)
+    url = saved_models_url or Path(saved_models_dir).as_posix()
+    partial, folder = folders(run, output_dir)
+    if is_finished(run, output_dir):
+        shutil.rmtree(folder / _BACKUP, ignore_errors=True)  # if it was stopped before that
+        return folder
+    saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
+    if run.strategy == "transfer" and run.pretrained is None and run.natural_run:
+        train(
+            run.natural_run,
+            data,
+            output_dir=output_dir,
+            saved_models_dir=saved_models_dir,
+            saved_models_url=saved_models_url,
+            tensorboard=tensorboard,
+            progress=progress,
+        )
+    if not devices.is_chief(devices.create(run.distribute)):
+        _fit(run, data, partial, saved_models_dir)
+        devices.wait_for(folder)
+        return folder
+    with locked(partial):
+        if is_finished(run, output_dir):  # by the process that we waited for
+            with contextlib.suppress(OSError):
+                partial.rmdir()
+            return folder
+        row, history = _fit_and_export(run, data, partial, saved_models_dir, tensorboard, progress)
+        row["saved_model"] = f"{url.rstrip('/')}/{row['saved_model']}"
+        with writing_to("output_dir", output_dir):
+            results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
+            results.write(pd.DataFrame([row]), partial / "runs.csv", results.RUN_COLUMNS)
+            os.rename(partial, folder)
+            # Last: without it a run that is stopped here would begin again.
+            shutil.rmtree(folder / _BACKUP)
+    return folder
+
+
+def _fit_and_export(
+    run: Run,
+    data: Data,
+    partial: Path,
+    saved_models_dir: Path,
+    tensorboard: bool,
+    progress: bool,
+) -> tuple[dict, pd.DataFrame]:
+    """The run as a row of `runs.csv`, and its history."""
+    started, history = _fit(run, data, partial, saved_models_dir, tensorboard, progress)
+    model = started.model
+    if run.distribute != "none":
+        build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
+        model = devices.on_one_device(model, build)
+    with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
+        saved_model = saved_models.export(
+            model,
+            saved_models_dir / run.name,
+            label_names=data.label_names,
+            training=run.columns(),
+            example=data.test.images[0].numpy(),
+        )
+    seconds = history["seconds"].sum()
+    row = {
+        **run.columns(),
+        "train_accuracy": history["accuracy"].iloc[-1],
+        "natural_accuracy": Evaluator(model, data.test, run.seed).accuracy(None),
+        "seconds": seconds,
+        "images_per_second": run.epochs * started.examples / seconds,
+        "threads": machine.threads(),
+        "devices": started.settings.distribution.num_replicas_in_sync,
+        "machine": machine.name(),
+        "saved_model": saved_model.relative_to(saved_models_dir).as_posix(),
+        "tensorflow_version": tf.__version__,
+        "keras_version": keras.__version__,
+        "robust_tf_version": robust_tf.__version__,
+    }
+    return row, history
+
+
+def _fit(
+    run: Run,
+    data: Data,
+    partial: Path,
+    saved_models_dir: Path,
+    tensorboard: bool = False,
+    progress: bool = False,
+) -> tuple[Training, pd.DataFrame]:
+    """What was trained, and its history."""
+    shared = devices.create(run.distribute)
+    backup = Backup(partial / _BACKUP, write=devices.is_chief(shared))
+    settings = Settings(
+        epochs=run.epochs,
+        batch_size=run.batch_size,
+        seed=run.seed,
+        perturbation=run.perturbation,
+        ramp=Ramp(run.ramp_start, run.ramp_end, run.ramp),
+        fresh=run.fresh,
+        augment=augmentations.parse(run.augment),
+        keep_standardization=run.keep_standardization or run.freeze_base,
+        shuffle=run.shuffle,
+        drop_remainder=run.drop_remainder,
+        initial_epoch=backup.completed_epochs(),
+        distribution=shared,
+    )
+    build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
+    started = STRATEGIES[run.strategy](data.train, build, settings)
+    with writing_to("output_dir", partial.parent):
+        history = training.fit(
+            started,
+            learning_rate=run.learning_rate,
+            beta_1=run.beta_1,
+            recipe=run.recipe,
+            jit_compile=run.jit_compile,
+            backup=backup,
+            tensorboard_dir=partial / "tensorboard" if tensorboard else None,
+            label=f"training {run.label}" if progress else None,
+        )
+    return started, history
+
+
+def _build_model(run: Run, data: Data, output_dir: Path, saved_models_dir: Path) -> keras.Model:
+    """The model that training starts from."""
+    pretrained = None
+    if run.pretrained is not None:
+        folder = saved_models.find("pretrained", run.pretrained)
+        pretrained = saved_models.load(folder, "pretrained")
+    elif run.strategy == "transfer" and run.natural_run:
+        pretrained = load_model(run.natural_run, output_dir, saved_models_dir)
+    return run.build_model(data, pretrained)
+
+
+def test(
+    run: Run,
+    data: Data,
+    conditions: Iterable[Condition],
+    *,
+    trials: int,
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Tests a finished run's SavedModel and keeps the trials in its `trials.csv`.
+
+    Trials that are there already are not repeated; new ones are added.
+
+    Args:
+        run: resolved for `data`, and trained.
+        data: the dataset; its test split is used.
+        conditions: perturbations, and None for natural images.
+        trials: passes for each random perturbation.
+        output_dir: holds the run's folder.
+        saved_models_dir: holds the run's SavedModel.
+        progress: show a progress bar.
+
+    Returns:
+        The asked trials, columns as in `results.TRIAL_COLUMNS`.
+
+    Raises:
+        InvalidArgument: if a condition does not fit the images or `trials` is below 1.
+        Unavailable: if the SavedModel is gone or the folder cannot be written.
+    """
+    conditions = list(conditions)
+    folder = _saved_model(run, output_dir, saved_models_dir)
+    path = Path(output_dir) / run.name / "trials.csv"
+    asked = trials_lib.complete(
+        path,
+        saved_models.load(folder),
+        data.test,
+        conditions,
+        {key: run.columns()[key] for key in results.TRAINING_COLUMNS},
+        trials=trials,
+        seed=run.seed,
+        label=f"testing {run.label}" if progress else None,
+    )
+    known = pd.read_csv(path)
+    sizes = {len(images_of(condition, data.test)) for condition in (None, *conditions)}
+    known = known[known["n_examples"].isin(sizes)]
+    with writing_to("saved_models_dir", saved_models_dir):
+        saved_models.add_robustness(folder, results.summarize(known))
+    return asked
+
+
+def load_model(
+    run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
+) -> keras.Model:
+    """Reloads a finished run's SavedModel.
+
+    Raises:
+        Unavailable: if it is gone.
+    """
+    return saved_models.load(_saved_model(run, output_dir, saved_models_dir))
+
+
+def _saved_model(
+    run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
+) -> Path:
+    row = pd.read_csv(Path(output_dir) / run.name / "runs.csv").iloc[0]
+    folder = Path(saved_models_dir) / run.name / Path(row["saved_model"]).name
+    if not folder.is_dir():
+        raise Unavailable(
+            "saved_models_dir",
+            saved_models_dir,
+            f"{folder.relative_to(saved_models_dir)} is not there; remove the folder "
+            f"{Path(output_dir) / run.name} to train it again",
+        )
+    return folder
+
+
+def draw(
+    runs: list[Run],
+    data: Data,
+    conditions: Iterable[Condition],
+    trials: pd.DataFrame,
+    *,
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+) -> Path:
+    """Draws the figures of a run, beside others to compare it with.
+
+    Args:
+        runs: finished runs; the figures go to the folder of the last.
+        data: the dataset.
+        conditions: what they were tested under.
+        trials: their trials, as `test` returned them.
+        output_dir: holds the runs' folders.
+        saved_models_dir: holds the runs' SavedModels.
+
+    Returns:
+        The folder `figures`, with `accuracy.png`, `training.png` and `examples.png`.
+
+    Raises:
+        Unavailable: if the folder cannot be written.
+    """
+    folders = {run.label: Path(output_dir) / run.name for run in runs}
+    histories = {label: pd.read_csv(folder / "history.csv") for label, folder in folders.items()}
+    loaded = {run.label: load_model(run, output_dir, saved_models_dir) for run in runs}
+    computed = [condition for condition in conditions if not isinstance(condition, OtherImages)]
+    shown = examples.misled(loaded, data, computed, seed=runs[-1].seed)
+    drawn = {
+        "accuracy": figures.accuracy(trials),
+        "training": figures.training_curves(histories),
+        "examples": figures.examples(shown),
+    }
+    folder = list(folders.values())[-1] / "figures"
+    figures.save(drawn, folder)
+    return folder

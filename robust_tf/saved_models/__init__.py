@@ -1,0 +1,32 @@
+"""SavedModels, the one artefact that is handed on: written, read back and served.
+
+A third-party classifier is a function from images to scores here, too.
+"""
+
+from robust_tf.saved_models.exports import (
+    EXAMPLE,
+    EXTRA,
+    ROBUSTNESS,
+    add_robustness,
+    export,
+    find,
+    fingerprint,
+    full_name,
+    load,
+    metadata,
+    versions,
+)
+
+__all__ = [
+    "EXAMPLE",
+    "EXTRA",
+    "ROBUSTNESS",
+    "add_robustness",
+    "export",
+    "find",
+    "fingerprint",
+    "full_name",
+    "load",
+    "metadata",
+    "versions",
+]

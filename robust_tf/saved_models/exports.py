@@ -1,0 +1,225 @@
+"""Export as a SavedModel that TensorFlow Serving takes, and reload as a Keras model.
+
+The SavedModel is the one artefact that is handed on: it answers requests, says what it
+is, and is what transfer learning starts from. A run's exports lie in
+`<directory>/<run>/<version>/`, version a whole number that grows.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+import robust_tf
+from robust_tf.errors import Unavailable, one_line
+from robust_tf.files import new_folder, replacing
+from robust_tf.saved_models import signatures, warmup
+
+# TensorFlow Serving leaves this folder alone, but for its warm-up file.
+EXTRA = "assets.extra"
+EXAMPLE = Path(EXTRA, "example.png")
+ROBUSTNESS = Path(EXTRA, "robustness.csv")
+_ARCHITECTURE = Path(EXTRA, "model.json")
+_METADATA = Path(EXTRA, "metadata.json")
+
+
+def export(
+    model: keras.Model,
+    directory: str | os.PathLike,
+    *,
+    label_names: Sequence[str],
+    training: Mapping[str, Any],
+    example: np.ndarray | None = None,
+) -> Path:
+    """Writes a model as the next version of a directory.
+
+    Signatures, each with the one input `images` and a batch size N that is free:
+
+    - `serving_default`: float32 [N, H, W, C] in [0, 1] to `probabilities`, float32
+      [N, classes], and `label`, int64 [N].
+    - `encoded` (images of 1 or 3 channels): string [N], PNG, JPEG, GIF or BMP files of
+      any size and number of channels, to the same. They are decoded, an alpha channel is
+      dropped, colours become grey or grey becomes colours, and they are resized to
+      H × W (bilinear, antialiased, whatever their aspect ratio).
+    - `features`: as `serving_default` to `features`, float32 [N, …], the input of the
+      last dense layer.
+
+    Images of another shape, or with values outside [0, 1], are an error of the graph.
+
+    To those who load it in TensorFlow, the SavedModel has functions from images to
+    features, `features` in inference mode and `features_training` in training mode,
+    which updates moving statistics; they are the endpoints of `keras.layers.TFSMLayer`.
+
+    `assets.extra/` holds `metadata.json` (label names, input, training configuration,
+    versions), `model.json` (Keras's description of the network), `example.png` and, with
+    the package `tensorflow-serving-api`, a warm-up file for TensorFlow Serving.
+
+    Args:
+        model: a functional model from images to logits, as of `models`.
+        directory: where the versions lie; made if absent.
+        label_names: the names of the classes.
+        training: the training configuration: text, numbers and None by name.
+        example: an image for the user to try, uint8 [H, W, C]; by default a black one.
+
+    Returns:
+        The new version's folder, `<directory>/<version>`.
+
+    Raises:
+        OSError: if the directory cannot be written.
+        tf.errors.OpError: if TensorFlow cannot write its files, on a full disk say.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    shape = model.input_shape[1:]
+    if example is None:
+        example = np.zeros(shape, np.uint8)
+    images = example[np.newaxis] / np.float32(255)
+    root, functions = signatures.servable(model)
+    requests = {name: {"images": images} for name in functions}
+    metadata = {
+        "label_names": list(label_names),
+        "input": {"dtype": "float32", "shape": [None, *shape], "range": [0.0, 1.0]},
+        "training": dict(training),
+        "versions": {
+            "robust_tf": robust_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+    }
+    folder = directory / str(max(versions(directory), default=0) + 1)
+    with new_folder(folder) as temporary:
+        tf.saved_model.save(root, os.fspath(temporary), signatures=functions)
+        (temporary / EXTRA).mkdir()
+        (temporary / _ARCHITECTURE).write_text(_architecture(model))
+        (temporary / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+        if "encoded" in functions:
+            png = tf.io.encode_png(example).numpy()
+            requests["encoded"] = {"images": np.array([png], object)}
+            (temporary / EXAMPLE).write_bytes(png)
+        warmup.write(temporary / EXTRA, directory.name, requests)
+    return folder
+
+
+def _architecture(model: keras.Model) -> str:
+    """Keras's description of a network, without what it was trained by."""
+    description = json.loads(model.to_json())
+    description.pop("compile_config", None)
+    return json.dumps(description)
+
+
+def versions(directory: str | os.PathLike) -> list[int]:
+    """The versions in a directory of exports, in rising order; none if it is absent."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal())
+
+
+def find(argument: str, path: str | os.PathLike) -> Path:
+    """The SavedModel that a path means.
+
+    Args:
+        argument: the name of the argument that has the path, for the error.
+        path: a SavedModel, or a directory of its versions, of which the latest counts.
+
+    Returns:
+        The folder of the SavedModel.
+
+    Raises:
+        Unavailable: if there is none.
+    """
+    path = Path(path)
+    latest = path / str(max(versions(path), default=0))
+    for folder in (path, latest):
+        if (folder / "saved_model.pb").is_file():
+            return folder
+    expected = "expected the directory of a SavedModel, with or without its version"
+    raise Unavailable(argument, path, expected)
+
+
+def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Model:
+    """Reloads an export as the functional model it was made from.
+
+    Args:
+        folder: a version's folder, as `export` returned it.
+        argument: the name of the argument that chose it, for the error.
+
+    Returns:
+        A functional model from float32 images [B, H, W, C] in [0, 1] to logits, not
+        compiled.
+
+    Raises:
+        Unavailable: if the folder holds no whole export of this package.
+    """
+    folder = Path(folder)
+    try:
+        model = keras.models.model_from_json((folder / _ARCHITECTURE).read_text())
+        values = tf.train.load_checkpoint(os.fspath(folder / "variables" / "variables"))
+        for i, variable in enumerate(model.variables):
+            key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
+            variable.assign(values.get_tensor(key))
+    except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
+        problem = f"expected a SavedModel that this package exported ({one_line(error)})"
+        raise Unavailable(argument, folder, problem) from error
+    return model
+
+
+def metadata(folder: str | os.PathLike) -> dict[str, Any]:
+    """What an export says of itself; empty for a SavedModel of another maker.
+
+    Args:
+        folder: a version's folder.
+
+    Returns:
+        `label_names`, `input`, `training` and `versions`, as `export` wrote them.
+
+    Raises:
+        Unavailable: if it is damaged.
+    """
+    path = Path(folder) / _METADATA
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise Unavailable("saved_model", folder, f"{path} is damaged") from error
+
+
+def add_robustness(folder: str | os.PathLike, summary: pd.DataFrame) -> None:
+    """Puts what tests found beside an export, as `assets.extra/robustness.csv`.
+
+    Args:
+        folder: a version's folder.
+        summary: as of `results.summarize`.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    with replacing(Path(folder) / ROBUSTNESS) as temporary:
+        summary.to_csv(temporary, index=False)
+
+
+def full_name(folder: str | os.PathLike) -> str:
+    """The name of a SavedModel: "<model>/<version>", or "<model>" without versions."""
+    folder = Path(folder).resolve()
+    return f"{folder.parent.name}/{folder.name}" if folder.name.isdecimal() else folder.name
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+    """The name of a SavedModel with a digest that tells it from all others.
+
+    Args:
+        folder: a version's folder.
+
+    Returns:
+        For example "mnist-natural-1a2b3c4d/1 5e6f7a8b".
+    """
+    digest = hashlib.sha256()
+    for path in [Path(folder, "saved_model.pb"), *sorted(Path(folder).glob("variables/*"))]:
+        digest.update(path.read_bytes())
+    return f"{full_name(folder)} {digest.hexdigest()[:8]}"

@@ -1,0 +1,1 @@
+"""Questions to finished models: sensor map, confusions, comparison."""

@@ -1,0 +1,302 @@
+"""Several saved classifiers on the same perturbed images: how good each is, and which is better."""
+
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tqdm
+
+from robust_tf import results, saved_models
+from robust_tf.data import Data
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation import Condition, Evaluator, images_of, measures, number_of_trials
+from robust_tf.files import digest, locked, prepare_directory, writing_to
+from robust_tf.results import figures
+from robust_tf.saved_models import classifiers
+from robust_tf.saved_models.classifiers import Classifier
+from robust_tf.seeds import stream_seed
+
+_OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
+_OF_TEST = ["test_perturb", "test_level"]
+TESTS_COLUMNS = [
+    "model",
+    "training",
+    *_OF_DATA,
+    *_OF_TEST,
+    "trials",
+    "accuracy",
+    "std",
+    "low",
+    "high",
+    "calibration_error",
+    "brier_score",
+]
+SUMMARY_COLUMNS = [
+    "model",
+    "training",
+    *_OF_DATA,
+    "natural",
+    "mean",
+    "worst",
+    "at",
+    "drop",
+    "baseline",
+    "mce",
+    "relative_mce",
+    "natural_calibration_error",
+    "calibration_error",
+    "natural_brier_score",
+    "brier_score",
+]
+CORRUPTIONS_COLUMNS = [
+    "model",
+    "baseline",
+    "test_perturb",
+    "corruption_error",
+    "relative_corruption_error",
+]
+PAIRS_COLUMNS = ["first", "second", *_OF_TEST, "only_first", "only_second", "p_value"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scorecards:
+    """What a comparison finds; fractions, not percent.
+
+    Attributes:
+        tests: a row a model and test: accuracy (mean over the trials), std (population
+            standard deviation over them), low and high (95 % interval of the accuracy),
+            calibration_error and brier_score (means over the trials).
+        summary: a row a model: natural, mean, worst, at and drop as of `results.profile`;
+            mce and relative_mce to the baseline; calibration error and Brier score of
+            natural images, and their means over the perturbed tests.
+        corruptions: a row a model and kind; see `measures.corruption_errors`.
+        pairs: a row a pair of models and test: McNemar's test on the images of trial 0.
+    """
+
+    tests: pd.DataFrame
+    summary: pd.DataFrame
+    corruptions: pd.DataFrame
+    pairs: pd.DataFrame
+
+
+def find(run: str, output_dir: str | os.PathLike) -> Path:
+    """The saved model that a text means.
+
+    Args:
+        run: a run's folder, or its name in `output_dir`; or a SavedModel's directory, or a
+            `.keras` file.
+        output_dir: where runs' folders are.
+
+    Raises:
+        Unavailable: if there is none.
+    """
+    for folder in (Path(run), Path(output_dir) / run):
+        table = folder / "runs.csv"
+        if table.is_file():
+            try:
+                (path,) = pd.read_csv(table)["saved_model"]
+            except (ValueError, KeyError):  # pandas' own errors are ValueErrors
+                problem = f"expected one run with its SavedModel in {table}"
+                raise Unavailable("RUN", run, problem) from None
+            return saved_models.find("RUN", path)
+    return Path(run) if Path(run).suffix == ".keras" else saved_models.find("RUN", run)
+
+
+def baseline(models: Sequence[Classifier], asked: Path | None = None) -> int:
+    """Which of the models the others are measured by: the asked, the natural, or the first."""
+    if asked is not None:
+        return next(i for i, model in enumerate(models) if model.path == asked)
+    natural = [model.metadata.get("training", {}).get("strategy") == "natural" for model in models]
+    return natural.index(True) if True in natural else 0
+
+
+def measure(
+    models: Mapping[str, Classifier],
+    data: Data,
+    conditions: Iterable[Condition],
+    *,
+    baseline: str,
+    trials: int,
+    seed: int,
+    progress: bool = True,
+) -> Scorecards:
+    """Measures classifiers on the same images.
+
+    Args:
+        models: by name.
+        data: the dataset; its test split is used.
+        conditions: perturbations, and None for natural images, which must be there.
+        baseline: the name of the model that the others are relative to.
+        trials: passes for each random perturbation.
+        seed: the experiment's seed.
+        progress: show a progress bar.
+
+    Returns:
+        The tables.
+
+    Raises:
+        InvalidArgument: if a condition does not fit the images or `trials` is below 1.
+    """
+    if trials < 1:
+        raise InvalidArgument("trials", trials, "a whole number from 1 on")
+    conditions = list(conditions)
+    of_data = {"dataset": data.name, "data_source": data.source, "seed": seed}
+    right: dict[tuple[str, Condition], np.ndarray] = {}
+    rows = []
+    todo = list(itertools.product(models, conditions))
+    evaluators = {name: Evaluator(model, data.test, seed) for name, model in models.items()}
+    for name, condition in tqdm.tqdm(todo, desc="comparing", unit="test", disable=not progress):
+        found = []
+        labels = images_of(condition, data.test).labels.numpy()
+        for trial in range(number_of_trials(condition, trials)):
+            scores = evaluators[name].scores(condition, trial)
+            probabilities = measures.probabilities(scores)
+            correct = scores.argmax(axis=1) == labels
+            if trial == 0:
+                right[name, condition] = correct
+            found.append(
+                (
+                    correct.mean(),
+                    measures.calibration_error(probabilities, labels),
+                    measures.brier_score(probabilities, labels),
+                )
+            )
+        accuracies, calibration, brier = np.transpose(found)
+        low, high = measures.interval(accuracies.mean(), len(labels))
+        rows.append(
+            {
+                "model": name,
+                "training": classifiers.training_of(models[name]),
+                **of_data,
+                "n_examples": len(labels),
+                **_test(condition),
+                "trials": len(found),
+                "accuracy": accuracies.mean(),
+                "std": accuracies.std(),
+                "low": low,
+                "high": high,
+                "calibration_error": calibration.mean(),
+                "brier_score": brier.mean(),
+            }
+        )
+    tests = pd.DataFrame(rows, columns=TESTS_COLUMNS)
+    corruptions = _corruptions(tests, baseline)
+    pairs = [
+        {"first": first, "second": second, **_test(condition)}
+        | dict(zip(PAIRS_COLUMNS[-3:], measures.mcnemar(right[first, condition], other)))
+        for first, second in itertools.combinations(models, 2)
+        for condition in conditions
+        for other in [right[second, condition]]
+    ]
+    return Scorecards(
+        tests,
+        _summary(tests, corruptions, baseline),
+        corruptions,
+        pd.DataFrame(pairs, columns=PAIRS_COLUMNS),
+    )
+
+
+def _test(condition: Condition) -> dict:
+    kind, level = (condition.kind, condition.level) if condition else ("none", np.nan)
+    return {"test_perturb": kind, "test_level": level}
+
+
+def _corruptions(tests: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    errors = tests.assign(
+        error=1 - tests["accuracy"], kind=tests["test_perturb"], level=tests["test_level"]
+    )
+    of_baseline = errors[errors["model"] == baseline]
+    tables = []
+    for name, own in errors.groupby("model", sort=False):
+        table = measures.corruption_errors(own, of_baseline).rename_axis("test_perturb")
+        tables.append(table.reset_index().assign(model=name, baseline=baseline))
+    return pd.concat(tables, ignore_index=True)[CORRUPTIONS_COLUMNS]
+
+
+def _summary(tests: pd.DataFrame, corruptions: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    rows = []
+    for name, own in tests.groupby("model", sort=False):
+        natural = own[own["test_perturb"] == "none"].iloc[0]
+        perturbed = own[own["test_perturb"] != "none"]
+        errors = corruptions[corruptions["model"] == name]
+        rows.append(
+            {
+                **natural[["model", "training", *_OF_DATA]],
+                **results.profile_of(natural["accuracy"], perturbed, "accuracy"),
+                "baseline": baseline,
+                "mce": errors["corruption_error"].mean(),
+                "relative_mce": errors["relative_corruption_error"].mean(),
+                "natural_calibration_error": natural["calibration_error"],
+                "calibration_error": perturbed["calibration_error"].mean(),
+                "natural_brier_score": natural["brier_score"],
+                "brier_score": perturbed["brier_score"].mean(),
+            }
+        )
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def write(
+    models: Sequence[Classifier],
+    data: Data,
+    conditions: Iterable[Condition],
+    *,
+    baseline: int,
+    trials: int,
+    seed: int,
+    output_dir: str | os.PathLike,
+    progress: bool = True,
+) -> tuple[Path, Scorecards]:
+    """Compares classifiers and writes what is found.
+
+    Args:
+        models: from `classifiers.load`.
+        data: the dataset; its test split is used.
+        conditions: as in `measure`.
+        baseline: the place of the model that the others are relative to.
+        trials: as in `measure`.
+        seed: as in `measure`.
+        output_dir: where a folder for the results is made.
+        progress: show a progress bar.
+
+    Returns:
+        The folder, with `tests.csv`, `summary.csv`, `corruptions.csv`, `pairs.csv` and
+        `figures/comparison.png`; and the tables.
+
+    Raises:
+        InvalidArgument: if a model or condition does not fit the images.
+        Unavailable: if the folder cannot be written.
+    """
+    conditions = list(conditions)
+    for model in models:
+        model.check(data)
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        names = [str(model.path) for model in models]
+    if len(set(names)) < len(names):
+        raise InvalidArgument("RUN", ", ".join(names), "different models")
+    stream_seed(seed, "")  # checks it, before there is a folder
+    of_data = (data.name, data.source, len(data.test))
+    asked = (conditions, baseline, trials, seed)
+    identity = digest([model.identity for model in models], of_data, asked)
+    folder = Path(output_dir) / f"comparison-{identity}"
+    with locked(prepare_directory("output_dir", folder)):
+        found = measure(
+            dict(zip(names, models)),
+            data,
+            conditions,
+            baseline=names[baseline],
+            trials=trials,
+            seed=seed,
+            progress=progress,
+        )
+        with writing_to("output_dir", output_dir):
+            results.write(found.tests, folder / "tests.csv", TESTS_COLUMNS)
+            results.write(found.summary, folder / "summary.csv", SUMMARY_COLUMNS)
+            results.write(found.corruptions, folder / "corruptions.csv", CORRUPTIONS_COLUMNS)
+            results.write(found.pairs, folder / "pairs.csv", PAIRS_COLUMNS)
+        figures.save({"comparison": figures.comparison(found.tests)}, folder / "figures")
+    return folder, found

@@ -1,0 +1,219 @@
+"""Which classes flow into which when the sensor changes, and the images that go first."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+import tqdm
+
+from robust_tf import results
+from robust_tf.data import Data
+from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import Evaluator, examples, number_of_trials
+from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
+from robust_tf.perturbations import Perturbation, example_seeds
+from robust_tf.results import figures
+from robust_tf.saved_models.classifiers import Classifier, training_of
+from robust_tf.seeds import stream_seed
+
+CHANGES_COLUMNS = ["test_perturb", "test_level", "natural", "perturbed", "images", "share"]
+FLIPS_COLUMNS = ["test_perturb", "test_level", "example", "label", "natural", "perturbed"]
+# Images that flip first, of each kind, which are shown.
+_SHOWN = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Confusions:
+    """What perturbations do to a model's classes.
+
+    Attributes:
+        changes: a row a test and pair of classes: natural, the class of the natural image;
+            perturbed, that of the perturbed one; images, how many go from one to the other,
+            the mean over the trials; share, of the images that have the first class
+            (missing where none has).
+        flips: a row a kind and image that it makes another class: the lowest of the tested
+            levels that does, in trial 0; lowest first. label, natural and perturbed are
+            names of classes, natural the model's own before.
+    """
+
+    changes: pd.DataFrame
+    flips: pd.DataFrame
+
+
+def measure(
+    model: keras.Model | Callable,
+    data: Data,
+    conditions: Iterable[Perturbation],
+    *,
+    trials: int,
+    seed: int,
+    label: str | None = None,
+) -> Confusions:
+    """Compares the classes of perturbed images with those of natural ones.
+
+    Args:
+        model: as in `evaluation.Evaluator`.
+        data: the dataset; its test split is used.
+        conditions: perturbations.
+        trials: passes for each random one.
+        seed: the experiment's seed.
+        label: the progress bar's label; no bar without one.
+
+    Returns:
+        The tables.
+
+    Raises:
+        InvalidArgument: if a condition does not fit the images or `trials` is below 1.
+    """
+    if trials < 1:
+        raise InvalidArgument("trials", trials, "a whole number from 1 on")
+    evaluator = Evaluator(model, data.test, seed)
+    natural = evaluator.predictions(None)
+    names, labels = np.array(data.label_names), data.test.labels.numpy()
+    classes = len(names)
+    having = np.bincount(natural, minlength=classes)[:, np.newaxis]
+    changes, flips, flipped = [], [], dict[str, np.ndarray]()
+    in_order = sorted(conditions, key=lambda condition: condition.level)
+    for condition in tqdm.tqdm(in_order, desc=label, unit="test", disable=label is None):
+        counts = np.zeros((classes, classes))
+        count = number_of_trials(condition, trials)
+        for trial in range(count):
+            found = evaluator.predictions(condition, trial)
+            counts += np.bincount(natural * classes + found, minlength=classes**2).reshape(
+                classes, classes
+            )
+            if trial == 0:
+                before = flipped.setdefault(condition.kind, np.zeros(len(natural), bool))
+                new = np.flatnonzero((found != natural) & ~before)
+                before[new] = True
+                flips.append(
+                    pd.DataFrame(
+                        {
+                            "test_perturb": condition.kind,
+                            "test_level": condition.level,
+                            "example": new,
+                            "label": names[labels[new]],
+                            "natural": names[natural[new]],
+                            "perturbed": names[found[new]],
+                        }
+                    )
+                )
+        counts /= count
+        with np.errstate(invalid="ignore"):
+            shares = counts / having
+        changes.append(
+            pd.DataFrame(
+                {
+                    "test_perturb": condition.kind,
+                    "test_level": condition.level,
+                    "natural": np.repeat(names, classes),
+                    "perturbed": np.tile(names, classes),
+                    "images": counts.ravel(),
+                    "share": shares.ravel(),
+                }
+            )
+        )
+    tables = [
+        pd.concat(parts, ignore_index=True)[columns].sort_values("test_perturb", kind="stable")
+        for parts, columns in ((changes, CHANGES_COLUMNS), (flips, FLIPS_COLUMNS))
+    ]
+    return Confusions(*(table.reset_index(drop=True) for table in tables))
+
+
+def first_to_flip(
+    found: Confusions, data: Data, conditions: Iterable[Perturbation], seed: int
+) -> pd.DataFrame:
+    """The images of each kind that flip at the lowest levels, as a table with images.
+
+    Args:
+        found: of `measure`.
+        data: the same.
+        conditions: the same.
+        seed: the same.
+
+    Returns:
+        Some rows of `flips` with the column image, a PNG file in base64, as perturbed.
+    """
+    by_key = {(condition.kind, condition.level): condition for condition in conditions}
+    shown = found.flips.groupby("test_perturb", sort=False).head(_SHOWN)
+    images = []
+    for row in shown.itertuples():
+        index = tf.constant([row.example])
+        seeds = example_seeds(stream_seed(seed, "evaluation/0"), index)
+        condition = by_key[row.test_perturb, row.test_level]
+        images.append(examples.png(condition(data.test.images_at(index), seeds)[0]))
+    return shown.assign(image=images)
+
+
+def write(
+    classifier: Classifier,
+    data: Data,
+    conditions: Iterable[Perturbation],
+    *,
+    trials: int,
+    seed: int,
+    output_dir: str | os.PathLike,
+    progress: bool = True,
+) -> tuple[Path, Confusions]:
+    """Measures the confusions of a saved classifier and writes them.
+
+    Args:
+        classifier: from `classifiers.load`.
+        data: the dataset; its test split is used.
+        conditions: perturbations, one at least.
+        trials: passes for each random one.
+        seed: the experiment's seed.
+        output_dir: where a folder for the results is made.
+        progress: show a progress bar.
+
+    Returns:
+        The folder, with `changes.csv`, `flips.csv`, and in `figures/` `changes.png` and
+        `flips.png`; and the tables.
+
+    Raises:
+        InvalidArgument: if the classifier or a condition does not fit the images.
+        Unavailable: if the folder cannot be written.
+    """
+    classifier.check(data)
+    conditions = list(conditions)
+    stream_seed(seed, "")  # checks it, before there is a folder
+    of_data = (data.name, data.source, len(data.test))
+    identity = digest(classifier.identity, of_data, conditions, trials, seed)
+    folder = Path(output_dir) / file_name(f"{classifier.name} confusions {identity}")
+    with locked(prepare_directory("output_dir", folder)):
+        found = measure(
+            classifier,
+            data,
+            conditions,
+            trials=trials,
+            seed=seed,
+            label=f"testing {classifier.name}" if progress else None,
+        )
+        with writing_to("output_dir", output_dir):
+            results.write(found.changes, folder / "changes.csv", CHANGES_COLUMNS)
+            results.write(found.flips, folder / "flips.csv", FLIPS_COLUMNS)
+        title = f"{training_of(classifier)} ({classifier.name})"
+        drawn = {"changes": figures.changes(found.changes, data.label_names, title)}
+        if len(found.flips):
+            shown = first_to_flip(found, data, conditions, seed)
+            drawn["flips"] = figures.flips(shown, title)
+        figures.save(drawn, folder / "figures")
+    return folder, found
+
+
+def largest(changes: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The largest flows between different classes of each kind, at its highest level."""
+    highest = changes.groupby("test_perturb")["test_level"].transform("max")
+    moved = changes[
+        (changes["test_level"] == highest)
+        & (changes["natural"] != changes["perturbed"])
+        & (changes["images"] > 0)
+    ]
+    moved = moved.sort_values("images", ascending=False, kind="stable")
+    top = moved.groupby("test_perturb", sort=False).head(count)
+    return top.sort_values(["test_perturb", "images"], ascending=[True, False], kind="stable")
