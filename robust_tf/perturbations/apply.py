@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from robust_tf import machine
@@ -11,19 +12,19 @@ from robust_tf.perturbations.kinds import Perturbation, example_seeds
 
 
 def perturb(
-    inputs: Any,
+    inputs: tf.Tensor | np.ndarray | tf.data.Dataset,
     kind: str,
-    level: float,
+    level: float | tf.Tensor,
     *,
     seed: int = 0,
-    index: int | tf.Tensor | None = None,
+    index: int | tf.Tensor | np.ndarray | None = None,
     epoch: int | tf.Tensor | None = None,
     channel_blur: bool = False,
-) -> Any:
+) -> tf.Tensor | tf.data.Dataset:
     """Perturbs one image, a batch of images, or a `tf.data.Dataset`.
 
-    Image i comes out the same, to the bit, alone, in a batch of any size, in a dataset
-    and in any order, as long as it has the same index.
+    An image of the same index is perturbed the same, to the bit, alone, in a batch of any
+    size, in a dataset and in any order.
 
     Args:
         inputs: float32 values in [0, 1]: an image [H, W, C], a batch [B, H, W, C], or a
@@ -31,14 +32,16 @@ def perturb(
             dictionaries.
         kind: as in `Perturbation`.
         level: as in `Perturbation`.
-        seed: the experiment's seed, a whole number from 0 on.
-        index: what example an image is: a scalar for an image, [B] for a batch. By
-            default its place in the batch; in a dataset always its place there.
-        epoch: draw anew for each epoch; by default the draw is the same in all.
+        seed: a whole number from 0 on; another seed gives another draw.
+        index: the example's index, which its random numbers depend on: a scalar for an
+            image, [B] for a batch. By default the place in the batch; in a dataset always
+            the place there.
+        epoch: draw anew for each epoch; by default every epoch has the same draw.
         channel_blur: as in `Perturbation`.
 
     Returns:
-        What came in, with perturbed images.
+        The perturbed images: a float32 tensor of the same shape, values in [0, 1], or a
+        dataset of the same structure.
 
     Raises:
         InvalidArgument: if an argument is out of range, or images are not float32
@@ -60,7 +63,7 @@ def perturb(
     return _perturb_images(images, perturbation, base, index, epoch)
 
 
-def _check_images(images: Any) -> None:
+def _check_images(images: tf.Tensor | tf.TensorSpec) -> None:
     if images.dtype != tf.float32 or images.shape.rank not in (3, 4):
         received = f"{images.dtype.name} {images.shape}"
         raise InvalidArgument(
@@ -69,7 +72,11 @@ def _check_images(images: Any) -> None:
 
 
 def _perturb_images(
-    images: tf.Tensor, perturbation: Perturbation, base: Any, index: Any, epoch: Any
+    images: tf.Tensor,
+    perturbation: Perturbation,
+    base: np.ndarray,
+    index: int | tf.Tensor | np.ndarray,
+    epoch: int | tf.Tensor | None,
 ) -> tf.Tensor:
     if images.shape.rank == 3:
         return _perturb_images(images[tf.newaxis], perturbation, base, [index], epoch)[0]
@@ -77,7 +84,10 @@ def _perturb_images(
 
 
 def _perturb_dataset(
-    dataset: tf.data.Dataset, perturbation: Perturbation, base: Any, epoch: Any
+    dataset: tf.data.Dataset,
+    perturbation: Perturbation,
+    base: np.ndarray,
+    epoch: int | tf.Tensor | None,
 ) -> tf.data.Dataset:
     def images_of(element: Any) -> tf.Tensor:
         if isinstance(element, dict):

@@ -20,9 +20,9 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
 
     Args:
         images: float32, shape [B, H, W, C], values in [0, 1].
-        sigma: standard deviation of the Gaussian in pixels, from 0 on; a number or
+        sigma: standard deviation of the Gaussian in pixels, at least 0; a number or a
             scalar tensor.
-        channel_blur: blur over the channel axis too, as in the paper's figures.
+        channel_blur: blur over the channel axis as well, as in the paper's figures.
 
     Returns:
         float32 tensor of shape [B, H, W, C], values in [0, 1].
@@ -94,7 +94,7 @@ def _on_grid(values: tf.Tensor) -> tf.Tensor:
     """Rounds float64 values to multiples of 2**-26.
 
     Products of two such values, and their sums up to 1, are exact in float64. So the
-    order of summation, which differs between batch sizes, does not touch the result.
+    order of summation, which differs between batch sizes, does not change the result.
     """
     return tf.grad_pass_through(tf.round)(values * 2.0**26) * 2.0**-26
 

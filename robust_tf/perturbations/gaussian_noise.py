@@ -14,8 +14,8 @@ def noise(images: tf.Tensor, seeds: tf.Tensor, stddev: float | tf.Tensor) -> tf.
     Args:
         images: float32, shape [B, H, W, C], values in [0, 1].
         seeds: int32, shape [B, 2].
-        stddev: standard deviation of the noise in units of the value range, from 0 on;
-            a number or scalar tensor. The paper's axes and text call it variance.
+        stddev: standard deviation of the noise, in units of the value range, at least 0; a
+            number or a scalar tensor. The paper's axes and text call it variance.
 
     Returns:
         float32 tensor of shape [B, H, W, C], values in [0, 1].

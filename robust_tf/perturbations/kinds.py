@@ -5,9 +5,10 @@ A new kind is one op and one entry in `KINDS`.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
@@ -19,20 +20,21 @@ from robust_tf.perturbations.pixels import dead, hot, stuck
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What the registry knows of a kind of perturbation.
+    """What is known of a kind of perturbation.
 
     Attributes:
-        family: kinds of one family are tested together: "pixels", "noise" or "blur".
-        unit: what the level counts, with its range, completing "expected …".
+        family: the kinds that are tested together share a family: "pixels", "noise" or "blur".
+        unit: what the level measures, such as "number of pixels".
         random: whether the op takes seeds.
         whole: whether the level is a whole number.
         bounds: from (height, width) to the lowest and highest level.
         op: (images, seeds, level, channel_blur) to images.
-        train_level: what is trained with by default: the level at which constant training on
-            MNIST held best over the paper's tests (pixels), the strongest tested (others).
-        train_range: the lowest and highest level of a mixture by default; the paper's tests
-            are within.
-        test_levels: what is tested by default, as in the paper (section VI).
+        train_level: the default level in training: for pixels, the one at which constant
+            training on MNIST was most robust over the paper's tests; for the others, the
+            strongest that the paper tests.
+        train_range: the default lowest and highest level of a mixture, which include the
+            levels of the paper's tests.
+        test_levels: the default levels in tests, as in the paper (section VI).
     """
 
     family: str
@@ -40,7 +42,7 @@ class Kind:
     random: bool
     whole: bool
     bounds: Callable[[int, int], tuple[float, float]]
-    op: Callable[[tf.Tensor, tf.Tensor | None, Any, bool], tf.Tensor]
+    op: Callable[[tf.Tensor, tf.Tensor | None, float | tf.Tensor, bool], tf.Tensor]
     train_level: float
     train_range: tuple[float, float]
     test_levels: tuple[float, ...]
@@ -176,13 +178,17 @@ class Perturbation:
         return int(level) if kind.whole else level
 
 
-def example_seeds(base: Any, index: Any, epoch: Any = None) -> tf.Tensor:
-    """The seeds of examples: `base` with index and, where given, epoch folded in.
+def example_seeds(
+    base: tf.Tensor | np.ndarray,
+    index: tf.Tensor | np.ndarray | Sequence[int],
+    epoch: int | tf.Tensor | None = None,
+) -> tf.Tensor:
+    """The seeds of examples: `base` with the index and, where given, the epoch folded in.
 
     Args:
         base: int32 seed of a stream, shape [2].
-        index: example indices, shape [B].
-        epoch: scalar; None where a perturbation is the same in all epochs.
+        index: indices of the examples, integers from 0 on, shape [B].
+        epoch: scalar, from 0 on; None where a perturbation is the same in all epochs.
 
     Returns:
         int32 tensor of shape [B, 2].

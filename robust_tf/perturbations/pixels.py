@@ -18,11 +18,11 @@ def stuck(images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor) -> tf.Te
     Args:
         images: float32, shape [B, H, W, C], values in [0, 1].
         seeds: int32, shape [B, 2].
-        pixels: how many pixels an image, 1 … H·W; a number or an integer scalar tensor.
+        pixels: number of pixels per image, 1 … H·W; an integer or an integer scalar tensor.
 
     Returns:
-        float32 tensor of shape [B, H, W, C]: `pixels` positions an image, drawn
-        uniformly without replacement, hold values drawn from U[0, 1).
+        float32 tensor of shape [B, H, W, C]: in each image, `pixels` positions,
+        drawn uniformly without replacement, hold values drawn from U[0, 1).
     """
     channels = images.shape[-1]
     values = seeds_lib.uniform(seeds, tf.cast(pixels, tf.int32) * channels, _VALUES)
@@ -48,7 +48,7 @@ def hot(images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor) -> tf.Tens
 
 
 def _set_pixels(
-    images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor, values: Any
+    images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor, values: float | tf.Tensor
 ) -> tf.Tensor:
     images = tf.convert_to_tensor(images, tf.float32)
     height, width, channels = images.shape[1:]
@@ -68,19 +68,19 @@ def _set_pixels(
 def _distinct_positions(
     batch: tuple[tf.Tensor], blocks: tf.Tensor, count: tf.Tensor, size: int
 ) -> tf.Tensor:
-    """Draws distinct numbers below `size` for each seed, all subsets alike.
+    """Draws distinct numbers below `size` for each seed, all subsets equally likely.
 
     Robert Floyd's sampling (Bentley and Floyd, *A sample of brilliance*, CACM 1987):
-    for j in size-count … size-1 it takes a number in 0 … j, or j if that is taken.
+    for j in size-count … size-1 it draws a number in 0 … j, or takes j if that number is taken.
 
     Args:
         batch: int32 seeds [B, 2].
-        blocks: 0 … K-1 with 4·K >= count; K gives XLA the result's shape.
-        count: how many numbers, scalar.
-        size: what they are below.
+        blocks: 0 … K-1 with 4·K >= count; K gives XLA the shape of the result.
+        count: number of numbers to draw, scalar.
+        size: the numbers are below it.
 
     Returns:
-        int32 tensor of shape [B, 4·K], of which the first `count` columns count.
+        int32 tensor of shape [B, 4·K], of which the first `count` columns are meant.
     """
     (seeds,) = batch
     words = tf.stack(seeds_lib.words(seeds, blocks, _POSITIONS), axis=-1)
