@@ -101,7 +101,7 @@ def define_source_flags(test_examples: int | None = None) -> None:
     flags.DEFINE_enum(
         "data_source",
         "auto",
-        data.DATA_SOURCES,
+        list(data.SOURCES),
         "Where the data come from: tfds, sample (5,000 MNIST images, needs no network), or "
         "auto: tfds where it can be had.",
     )
