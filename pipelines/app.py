@@ -12,7 +12,7 @@ from absl import logging
 
 from pipelines import flags
 from pipelines.options import Outputs
-from robust_tf import data, results
+from robust_tf import data, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.executors import urls
 from robust_tf.files import prepare_directory
@@ -119,10 +119,10 @@ def load_data(values: flags.Values, classifier: Classifier, like: str = "mnist")
 
 def sources(values: flags.Values) -> Sources:
     """Where the data come from, as flags say."""
-    known = values.defaults.keys() & {"data_dir", "data_source", "train_examples", "preset"}
-    return Sources(
-        test_examples=values.test_examples, **{name: getattr(values, name) for name in known}
-    )
+    asked = values.of(settings.declared(Sources))
+    preset = values.preset if "preset" in values.defaults else Sources.preset
+    defaults = {"test_examples": values.test_examples}
+    return settings.make(Sources, defaults | asked, asked, preset=preset)
 
 
 def print_accuracies(trials: pd.DataFrame) -> None:

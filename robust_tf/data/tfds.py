@@ -20,7 +20,7 @@ _PROBE_SECONDS = 8.0
 
 DataDir = Annotated[
     str | None,
-    Setting("TFDS's data directory. By default TFDS_DATA_DIR, or else ~/tensorflow_datasets."),
+    Setting("TFDS's data directory.", default="TFDS_DATA_DIR, or else ~/tensorflow_datasets"),
 ]
 
 
