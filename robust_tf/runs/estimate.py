@@ -66,7 +66,7 @@ def _measure(run: Run, data: Data) -> tuple[float, float, float]:
     steps = max(_STEPS, model.steps_per_execution)
 
     def train() -> None:
-        model.fit(batches, steps_per_epoch=steps, verbose=0)
+        model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
 
     train()
     evaluator = Evaluator(model, data.test.first(_TEST_EXAMPLES), run.seed)

@@ -22,7 +22,7 @@ PRESETS: dict[str, Mapping[str, Any | Callable[[Mapping[str, Any]], Any]]] = {
     },
 }
 # By preset and dataset: how the training images are presented, as arguments of `data.load`.
-DATA: dict[str, dict[str, Mapping[str, int]]] = {
+DATA: dict[str, dict[str, dict[str, Any]]] = {
     "text": {},
     "published": {"mnist": {"divisor": 256, "most_train_examples": 50_000}},
 }
