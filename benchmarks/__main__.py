@@ -32,9 +32,7 @@ PARTS = (
     "precision",
 )
 
-_ONLY = flags.DEFINE_multi_enum(
-    "only", list(PARTS), PARTS, "A part to measure; repeat the flag for several."
-)
+_ONLY = flags.DEFINE_multi_enum("only", list(PARTS), PARTS, "A part to measure; may be repeated.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
 _DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", list(data.SOURCES), "As in pipelines.run.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds; two fewer for whole processes.")
