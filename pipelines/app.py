@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from robust_tf import data, models, results, training
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import OtherImages
+from robust_tf.evaluation import Recorded
 from robust_tf.executors import urls
 from robust_tf.files import prepare_directory
 from robust_tf.paper import experiments
@@ -242,7 +242,7 @@ def _is_other(name: str) -> bool:
     return name == "corrupted" or name.startswith("tfds:")
 
 
-def other_images(like: data.Data) -> tuple[OtherImages, ...]:
+def other_images(like: data.Data) -> tuple[Recorded, ...]:
     """The tests that `--eval` asks for besides kinds of perturbation.
 
     Args:
@@ -262,7 +262,7 @@ def other_images(like: data.Data) -> tuple[OtherImages, ...]:
             else [asked.removeprefix("tfds:")]
         )
     return tuple(
-        OtherImages(
+        Recorded(
             *_kind_and_severity(name),
             data.load_test(
                 name, like, data_dir=values.data_dir, test_examples=values.test_examples
@@ -326,19 +326,21 @@ def _without_xla() -> bool:
     return "jit_compile" not in flags.FLAGS or flags.FLAGS.jit_compile != "on"
 
 
-def print_accuracies(trials: pd.DataFrame) -> None:
+def print_accuracies(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:
     """Prints the accuracies of models by test; over all, where there are several families."""
-    print(results.comparison(trials).to_string())
+    print(results.comparison(trials, runs).to_string())
     tested = set(trials["test_perturb"]) - {"none"}
     if len({KINDS[kind].family if kind in KINDS else kind for kind in tested}) > 1:
         print("\nOver all perturbed tests\n")
-        print_profile(trials)
+        print_profile(trials, runs)
 
 
-def print_profile(trials: pd.DataFrame, most: int | None = None) -> None:
+def print_profile(
+    trials: pd.DataFrame, runs: pd.DataFrame | None = None, most: int | None = None
+) -> None:
     """Prints `results.profile` of models, in percent; the best in the worst case, if so many."""
     for dataset, own in trials.groupby("dataset", sort=False):
-        profile = results.profile(own)
+        profile = results.profile(own, runs)
         if most is not None:
             profile = profile.nlargest(most, "worst").rename_axis(dataset)
         percent = ["natural", "mean", "worst", "drop"]

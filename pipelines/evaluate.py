@@ -1,4 +1,4 @@
-"""Measures how a saved classifier of any maker holds up under sensor changes.
+"""Measures how any saved classifier holds up under sensor changes.
 
 Example:
   python -m pipelines.evaluate --model=path/to/saved_model --dataset=mnist
@@ -8,7 +8,7 @@ from absl import flags
 
 from pipelines import app
 from robust_tf.paper import experiments
-from robust_tf.saved_models import classifiers
+from robust_tf.studies import robustness
 
 app.define_model_flags()
 app.define_data_flags()
@@ -25,7 +25,7 @@ def main() -> None:
     dataset = app.load_data_of(classifier)
     conditions = (*conditions, *app.other_images(dataset))
     with app.outputs() as folders:
-        folder, table = classifiers.test(
+        folder, table = robustness.write(
             classifier, dataset, conditions, trials=values.trials, seed=values.seed, **folders
         )
     print(

@@ -287,7 +287,7 @@ def main() -> None:
     if _DRY_RUN.value:
         for name, value in run.columns().items():
             print(f"{name} = {'' if value is None else value}")
-        print(f"tests = {', '.join(str(condition or 'natural') for condition in conditions)}")
+        print(f"tests = {', '.join(map(str, conditions))}")
         print(f"trials = {values.trials}")
         return
     compare_natural = _COMPARE_NATURAL.value

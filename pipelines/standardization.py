@@ -21,8 +21,7 @@ def main() -> None:
 
 def write_report(output_dir: Path) -> None:
     """Writes the report of what is done."""
-    figure = output_dir / "standardization" / "figures" / "falls.png"
-    standardization.write(output_dir, figure if figure.exists() else None)
+    standardization.write(output_dir)
     print(f"report   {flags.FLAGS.output_dir}/standardization/report.html")
 
 

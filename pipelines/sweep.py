@@ -8,10 +8,10 @@ from pathlib import Path
 from absl import flags
 
 from pipelines import app
-from robust_tf import machine, models
+from robust_tf import machine, models, results
 from robust_tf.errors import InvalidArgument
 from robust_tf.executors.cluster import Cluster
-from robust_tf.paper import experiments, figures, numbers
+from robust_tf.paper import experiments, figures
 from robust_tf.perturbations import KINDS
 from robust_tf.runs import estimate, sweeps
 from robust_tf.runs.tasks import Sources, Task, plan
@@ -158,15 +158,19 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
         )
         if experiment == "impact":
             sweeps.save_examples(tasks, datasets, **folders)
-        figures.draw(experiment, folders["output_dir"], values.reference)
+        if experiment in figures.FIGURES:
+            figures.draw(experiment, folders["output_dir"], values.reference)
         if finish:
             finish(folders["output_dir"])
         if all_tests:
-            trials = numbers.table(folders["output_dir"], experiment, "trials")
+            trials, runs = (
+                results.read_experiment(folders["output_dir"], experiment, name)
+                for name in ("trials", "runs")
+            )
             # The experiment may have others, which were not tested with all.
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
-            app.print_profile(trials, _SHOWN)
+            app.print_profile(trials, runs, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
     print(f"tables   {values.output_dir}/{experiment}/tables")
     print(f"figures  {values.output_dir}/{experiment}/figures")

@@ -25,7 +25,7 @@ def write_tables(output_dir, name, cells, trials) -> None:
             "train_perturb": cell.perturb or "none", "train_level": cell.level, "seed": 0,
         }  # fmt: skip
         tests = experiments.conditions(cell.test_levels)
-        labels = [str(test or "natural") for test in tests]
+        labels = [str(test) for test in tests]
         plan.append(
             dict.fromkeys(results.PLAN_COLUMNS)
             | columns
@@ -37,15 +37,14 @@ def write_tables(output_dir, name, cells, trials) -> None:
                 (published["dataset"] == cell.dataset)
                 & (published["strategy"] == cell.strategy)
                 & (published["train_perturb"] == columns["train_perturb"])
-                & (published["test_perturb"] == (test.kind if test else "none"))
+                & (published["test_perturb"] == test.kind)
             ]
-            for column, level in (("train_level", cell.level), ("test_level", test and test.level)):
-                if level is not None:
+            for column, level in (("train_level", cell.level), ("test_level", test.level)):
+                if level is not None and level == level:
                     mine = mine[(mine[column] - level).abs() < 1e-9]
             if len(mine):
-                test_columns = {"test_perturb": "none", "trial": 0, "n_examples": 10_000}
-                if test:
-                    test_columns |= {"test_perturb": test.kind, "test_level": test.level}
+                test_columns = {"test_perturb": test.kind, "test_level": test.level}
+                test_columns |= {"trial": 0, "n_examples": 10_000}
                 accuracy = mine["mean"].iloc[0] + 0.001
                 rows.append({**columns, **test_columns, "accuracy": accuracy})
     results.add_to_plan(output_dir, name, pd.DataFrame(plan))

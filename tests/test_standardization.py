@@ -45,8 +45,15 @@ def tables(tmp_path):
     return tmp_path
 
 
+def measured(output_dir):
+    read = (
+        results.read_experiment(output_dir, "standardization", name) for name in ("trials", "runs")
+    )
+    return standardization.measure(*read)
+
+
 def test_falls(tables):
-    falls = standardization.falls(tables).set_index("test")
+    falls = measured(tables).falls.set_index("test")
     assert falls.index.tolist() == ["hot 2", "noise 0.05"]
     assert falls["pixel"].tolist() == pytest.approx([0.20, 0.70])
     assert falls["global"].tolist() == pytest.approx([0.02, 0.01])
@@ -55,7 +62,7 @@ def test_falls(tables):
 
 
 def test_profiles(tables):
-    profiles = standardization.profiles(tables).set_index(["training", "standardize"])
+    profiles = measured(tables).profiles.set_index(["training", "standardize"])
     assert len(profiles) == 6
     row = profiles.loc[("constant hot 6", "pixel")]
     assert (row["natural"], row["own"], row["worst"]) == pytest.approx((0.97, 0.965, 0.30))
@@ -64,7 +71,7 @@ def test_profiles(tables):
 
 
 def test_the_report(tables):
-    page, text = standardization.write(tables, None)
+    page, text = standardization.write(tables)
     words = text.read_text()
     assert "loses 90.0 points in all when standardised per pixel, 3.0 with" in words
     assert "97 % of its fall" in words
@@ -75,7 +82,7 @@ def test_the_report(tables):
 
 def test_there_is_a_report_of_nothing(tmp_path):
     (tmp_path / "standardization").mkdir()
-    _, text = standardization.write(tmp_path, None)
+    _, text = standardization.write(tmp_path)
     assert text.read_text().startswith("# How much")
 
 
@@ -106,7 +113,7 @@ def test_the_pipeline(command, tmp_path):
     folder = tmp_path / "results" / "standardization"
     runs = pd.read_csv(folder / "tables" / "runs.csv")
     assert sorted(runs["standardize"]) == ["global"] * 2 + ["none"] * 2 + ["pixel"] * 2
-    assert len(standardization.falls(tmp_path / "results")) == 9
+    assert len(measured(tmp_path / "results").falls) == 9
     assert (folder / "figures" / "falls.png").exists()
     assert "What training brings" in (folder / "report.md").read_text()
 
@@ -129,5 +136,5 @@ def test_a_report_says_nothing_of_what_is_missing(tables):
     trials = pd.read_csv(path)
     lost = (trials["strategy"] == "natural") & trials["run"].str.contains("-none-")
     results.write(trials[~lost], path, results.TRIAL_COLUMNS)
-    words = standardization.write(tables, None)[1].read_text()
+    words = standardization.write(tables)[1].read_text()
     assert "points in all" not in words and "| hot 2 | 20.00 | 2.00 |  | 90 % |" in words

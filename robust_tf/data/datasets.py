@@ -66,6 +66,15 @@ class Split:
         """The first examples, at most so many."""
         return dataclasses.replace(self, images=self.images[:count], labels=self.labels[:count])
 
+    def __tf_flatten__(self) -> tuple[tuple, tuple]:
+        """So that traced functions take splits: what a trace is for, and the tensors."""
+        return (self.divisor,), (self.images, self.labels)
+
+    @classmethod
+    def __tf_unflatten__(cls, metadata: tuple, components: tuple) -> "Split":
+        """A split whose tensors are a graph's."""
+        return cls(*components, *metadata)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:

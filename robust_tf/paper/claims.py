@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import pandas as pd
 
+from robust_tf.evaluation import condition_key
 from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
 
@@ -21,7 +22,7 @@ class Accuracies:
     """Points by their conditions.
 
     Args:
-        points: columns as of `comparisons.points`, ours or the published ones.
+        points: columns as of `numbers.points`, ours or the published ones.
     """
 
     def __init__(self, points: pd.DataFrame):
@@ -64,10 +65,7 @@ class Accuracies:
 def _key(
     dataset: str, strategy: str, kind: str, level: float, test: str, test_level: float
 ) -> tuple:
-    def rounded(number: float) -> float:
-        return 0.0 if np.isnan(number) else round(float(number), 9)
-
-    return dataset, strategy, kind, rounded(level), test, rounded(test_level)
+    return dataset, strategy, condition_key(kind, level), condition_key(test, test_level)
 
 
 # Whether a sentence holds, and the numbers that say so.
@@ -96,7 +94,7 @@ def check(accuracies: Accuracies) -> pd.DataFrame:
         accuracies: of ours or of the published figures.
 
     Returns:
-        A row a claim: section, text, verdict ("holds", "does not hold", or "cannot be
+        One row per claim: section, text, verdict ("holds", "does not hold", or "cannot be
         told" where models are missing) and evidence.
     """
     rows = []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import Condition, Natural
 from robust_tf.perturbations import KINDS, Perturbation
 
 TRIALS = 25
@@ -130,9 +131,7 @@ PRESETS = {
 LEAST_STEPS_PER_EPOCH = 10
 
 
-def test_conditions(
-    kinds: tuple[str, ...], channel_blur: bool = False
-) -> tuple[Perturbation | None, ...]:
+def test_conditions(kinds: tuple[str, ...], channel_blur: bool = False) -> tuple[Condition, ...]:
     """The paper's tests of some kinds, natural images first.
 
     Args:
@@ -140,7 +139,7 @@ def test_conditions(
         channel_blur: blur over the channel axis too.
 
     Returns:
-        None for natural images, then a perturbation a test.
+        Natural images, then one perturbation per test.
     """
     levels = ((kind, KINDS[kind].test_levels) for kind in KINDS if kind in kinds)
     return conditions(levels, channel_blur)
@@ -375,7 +374,7 @@ def figure(strategy: str, perturb: str) -> str:
 
 def conditions(
     test_levels: Iterable[tuple[str, Iterable[float]]], channel_blur: bool = False
-) -> tuple[Perturbation | None, ...]:
+) -> tuple[Condition, ...]:
     """Test conditions, natural images first.
 
     Args:
@@ -383,10 +382,10 @@ def conditions(
         channel_blur: blur over the channel axis too.
 
     Returns:
-        None for natural images, then a perturbation a test.
+        Natural images, then one perturbation per test.
     """
     return (
-        None,
+        Natural(),
         *(
             Perturbation(kind, level, channel_blur and kind == "blur")
             for kind, levels in test_levels

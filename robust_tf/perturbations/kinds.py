@@ -14,6 +14,7 @@ import tensorflow as tf
 from robust_tf import machine
 from robust_tf import seeds as seeds_lib
 from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations.conditions import Condition
 from robust_tf.xla import by_rows, pack, unpack
 
 # Independent draws of the same example seed.
@@ -345,7 +346,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Perturbation:
+class Perturbation(Condition):
     """A kind of perturbation at one level: comparable, hashable, callable on a batch.
 
     Args:
@@ -371,7 +372,8 @@ class Perturbation:
         """Checks what can be checked without an image."""
         if self.kind not in KINDS:
             raise InvalidArgument("perturb", self.kind, f"one of {', '.join(KINDS)}")
-        if not tf.is_tensor(self.level):
+        # A graph is told by TensorSpecs what tensors it gets.
+        if not (tf.is_tensor(self.level) or isinstance(self.level, tf.TensorSpec)):
             object.__setattr__(self, "level", self._checked_level(None))
 
     @property
@@ -411,9 +413,15 @@ class Perturbation:
         perturbed = op(images, seeds, self.level, self.channel_blur)
         return tf.ensure_shape(perturbed, images.shape)
 
-    def __str__(self) -> str:
-        """As in tables and on figures: "hot 2"."""
-        return f"{self.kind} {self.level:g}"
+    def __tf_flatten__(self) -> tuple[tuple, tuple]:
+        """The level is a tensor: one trace serves all of a kind."""
+        return (self.kind, self.channel_blur), (tf.convert_to_tensor(self.level, tf.float64),)
+
+    @classmethod
+    def __tf_unflatten__(cls, metadata: tuple, components: tuple) -> "Perturbation":
+        """The perturbation whose level is a tensor."""
+        (kind, channel_blur), (level,) = metadata, components
+        return cls(kind, level, channel_blur)
 
     def _checked_level(self, image_shape: tuple[int, int, int] | None) -> float:
         kind = KINDS[self.kind]

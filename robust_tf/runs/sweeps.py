@@ -19,10 +19,10 @@ import tqdm
 from robust_tf import data as data_lib
 from robust_tf import machine, results
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import examples
 from robust_tf.executors.cluster import Cluster, ClusterWorkers
 from robust_tf.executors.processes import LocalWorkers, Outcome
 from robust_tf.files import prepare_directory, writing_to
+from robust_tf.paper import examples
 from robust_tf.runs import stages
 from robust_tf.runs import tasks as tasks_lib
 from robust_tf.runs.tasks import Sources, Task
@@ -125,7 +125,7 @@ def save_examples(
         if run.dataset not in tables:
             model = stages.load_model(run, output_dir, saved_models_dir)
             data = datasets[run.dataset]
-            tables[run.dataset] = examples.of_paper(run.label, model, data, seed=run.seed)
+            tables[run.dataset] = examples.measure(run.label, model, data, seed=run.seed)
     if tables:
         table = pd.concat(tables.values(), ignore_index=True)
         with writing_to("output_dir", output_dir):
