@@ -39,6 +39,16 @@ def test_accuracy_shows_means_and_deviations():
     assert len(saved(figure)) > 10_000
 
 
+def test_runs_of_one_training_have_bars_of_their_own():
+    table = pd.concat([trials("x-a"), trials("x-b", shift=0.01)], ignore_index=True)
+    runs = pd.DataFrame({"run": ["x-a", "x-b"], "standardize": ["pixel", "none"]})
+    (axes,) = figures.accuracy(table, runs).axes
+    heights = [[bar.get_height() for bar in container] for container in axes.containers]
+    np.testing.assert_allclose(heights, [[95, 77, 51], [96, 78, 52]], atol=1e-9)
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["natural, standardize pixel", "natural, standardize none"]
+
+
 def test_training_curves_show_the_history():
     history = pd.DataFrame(
         {

@@ -10,15 +10,17 @@ import pandas as pd
 
 from robust_tf.evaluation import condition_label
 
-# What labels say first where more is needed, and what speaks for itself there.
-_FIRST = ["dataset", "data_source", "model", "seed", "standardize", "train_range", "preset"]
+# What labels are made of, and what they say first where more is needed; every table has these.
+_LABEL = ["strategy", "train_perturb", "train_level"]
+_FIRST = ["dataset", "data_source", "model", "seed"]
+# What they say next, from a table of runs; and what speaks for itself in them.
+_SECOND = ["standardize", "train_range", "preset"]
 _SELF_EVIDENT = ("dataset", "model", "train_range")
-# Columns of tables of runs and trials that no setting decides, or that labels say already.
+# Columns of tables of runs that are no settings, but were found or are where it was done.
 _NO_SETTINGS = {
-    "run", "strategy", "train_perturb", "train_level", "tests", "trials",
-    "test_perturb", "test_level", "trial", "accuracy", "n_examples",
-    "train_accuracy", "natural_accuracy", "seconds", "images_per_second", "threads", "devices",
-    "machine", "saved_model", "tensorflow_version", "keras_version", "robust_tf_version",
+    "run", "tests", "trials", "train_accuracy", "natural_accuracy", "seconds",
+    "images_per_second", "threads", "devices", "machine", "saved_model",
+    "tensorflow_version", "keras_version", "robust_tf_version",
 }  # fmt: skip
 
 
@@ -31,22 +33,24 @@ def labels(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.Series:
     """What to call runs: their training, and whatever else tells them apart.
 
     Args:
-        table: of runs or of trials; has at least `results.TRAINING_COLUMNS`.
-        runs: the table of runs, for settings that `table` does not have.
+        table: of runs or of trials; has `results.TRAINING_COLUMNS`.
+        runs: the table of runs, for more settings than these; may be the same.
 
     Returns:
         Unique texts by run, in order of `table`: "constant all"; of two such runs
         "constant all, standardize pixel" and "constant all, standardize global". Runs that
         differ in no setting known here get the end of their names, a digest of all settings.
     """
-    settings = table.drop_duplicates("run").set_index("run")
+    settings = table.drop_duplicates("run").set_index("run")[_LABEL + _FIRST]
+    columns = list(_FIRST)
     if runs is not None:
-        more = runs.drop_duplicates("run").set_index("run")
-        settings = settings.join(more[more.columns.difference(settings.columns, sort=False)])
-    trainings = zip(settings["strategy"], settings["train_perturb"], settings["train_level"])
+        more = [name for name in runs if name not in {*_LABEL, *_FIRST, *_NO_SETTINGS}]
+        settings = settings.join(runs.drop_duplicates("run").set_index("run")[more])
+        columns += [name for name in _SECOND if name in more]
+        columns += [name for name in more if name not in _SECOND]
+    trainings = settings[_LABEL].itertuples(index=False)
     label = pd.Series([training_label(*row) for row in trainings], settings.index, dtype=object)
-    others = [name for name in settings if name not in _FIRST and name not in _NO_SETTINGS]
-    for column in [name for name in _FIRST if name in settings] + others:
+    for column in columns:
         alike = label[label.duplicated(keep=False)]
         for _, group in alike.groupby(alike, sort=False):
             texts = settings.loc[group.index, column].map(_text)

@@ -312,7 +312,7 @@ def draw(
     """
     folders = {run.name: Path(output_dir) / run.name for run in runs}
     settings = pd.DataFrame([run.columns() for run in runs])
-    labels = results.labels(settings)
+    labels = results.labels(settings, settings)
     history = pd.concat(
         [pd.read_csv(folder / "history.csv").assign(run=name) for name, folder in folders.items()],
         ignore_index=True,

@@ -1,5 +1,6 @@
 """How a saved classifier, third-party ones too, holds up under sensor changes."""
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -112,6 +113,7 @@ def _columns(
     channel_blur = any(condition.channel_blur for condition in conditions)
     identity = digest(*classifier.identity, data.source, seed, channel_blur)
     training = classifier.metadata.get("training", {})
+    level = training.get("train_level")
     return {
         "run": file_name(f"{classifier.name} {data.name} {identity}"),
         "dataset": data.name,
@@ -119,7 +121,7 @@ def _columns(
         "model": classifier.name,
         "strategy": training.get("strategy", "external"),
         "train_perturb": training.get("train_perturb", "none"),
-        "train_level": training.get("train_level"),
+        "train_level": math.nan if level is None else level,
         "seed": seed,
     }
 
