@@ -163,6 +163,14 @@ def test_several_seeds_are_several_runs():
     assert profile["mean"].tolist() == pytest.approx([0.7, 0.4])
     assert profile["worst"].tolist() == pytest.approx([0.6, 0.2])
     assert profile["drop"].tolist() == pytest.approx([0.3, 0.5])
+    assert results.over_seeds(trials).loc["natural"].to_dict() == {
+        "natural": "80.00 ± 10.00", "hot 2": "60.00 ± 0.00", "blur 1": "50.00 ± 30.00",
+    }  # fmt: skip
+    other = pd.DataFrame({"run": ["run 0", "run 1"], "epochs": [1, 2]})
+    assert results.over_seeds(trials, other).index.tolist() == [
+        "natural, epochs 1",
+        "natural, epochs 2",
+    ]
 
 
 TWINS = pd.concat([trials("mnist-hot-aa", shift=0.01), trials("mnist-hot-bb")], ignore_index=True)
@@ -186,11 +194,12 @@ def settings(**columns) -> pd.DataFrame:
             settings(train_range=["hot=1:2,blur=0.1:1", "hot=1:2,blur=0.5:1"]),
             ["natural, blur=0.1:1", "natural, blur=0.5:1"],
         ),
-        (settings(pretrained=[None, "mnist-natural-1"]),
-         ["natural", "natural, pretrained mnist-natural-1"]),
-        (settings(ramp_end=[0.95, np.nan]), ["natural, ramp_end 0.95", "natural"]),
+        (
+            settings(weight_decay=[np.nan, 0.1], fresh=[False, True]),  # one of an earlier version
+            ["natural, fresh False", "natural, fresh True"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_two_runs_of_one_training_are_two_rows_whose_labels_say_what_differs(runs, expected):
     labels = results.labels(TWINS, runs)
     assert labels.index.tolist() == ["mnist-hot-aa", "mnist-hot-bb"]

@@ -1,12 +1,20 @@
 """What figures 3, 5 and 7 of the paper show, as a table."""
 
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
 import keras
 import pandas as pd
 
+from robust_tf import results
 from robust_tf.data import Data
 from robust_tf.evaluation import Condition, Natural
 from robust_tf.evaluation.examples import levels, misled
+from robust_tf.files import writing_to
 from robust_tf.perturbations import Perturbation
+from robust_tf.runs import stages
+from robust_tf.runs.tasks import Task
 
 FIGURES: dict[str, tuple[Condition, ...]] = {
     "3": (
@@ -40,3 +48,33 @@ def measure(training: str, model: keras.Model, data: Data, *, seed: int) -> pd.D
         table.insert(1, "dataset", data.name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def write(
+    tasks: Iterable[Task],
+    datasets: Mapping[str, Data],
+    output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike,
+) -> None:
+    """Writes the examples to `impact/tables/examples.csv`.
+
+    Args:
+        tasks: of the experiment "impact"; the first model of each dataset that is done is shown.
+        datasets: by name.
+        output_dir: holds the runs' folders.
+        saved_models_dir: holds their SavedModels.
+
+    Raises:
+        Unavailable: if a SavedModel is gone or the table cannot be written.
+    """
+    output_dir = Path(output_dir)
+    tables: dict[str, pd.DataFrame] = {}
+    for run in (task.run for task in tasks if task.is_done(output_dir)):
+        if run.dataset not in tables:
+            model = stages.load_model(run, output_dir, saved_models_dir)
+            tables[run.dataset] = measure(run.label, model, datasets[run.dataset], seed=run.seed)
+    if tables:
+        table = pd.concat(tables.values(), ignore_index=True)
+        with writing_to("output_dir", output_dir):
+            path = output_dir / "impact" / "tables" / "examples.csv"
+            results.write(table, path, list(table.columns))

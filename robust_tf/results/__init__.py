@@ -3,7 +3,13 @@
 from robust_tf.evaluation import condition_label
 from robust_tf.results import figures, pages, trials
 from robust_tf.results.labels import labels, training_label, with_labels
-from robust_tf.results.summaries import comparison, profile, profile_of, summarize
+from robust_tf.results.summaries import (
+    comparison,
+    over_seeds,
+    profile,
+    profile_of,
+    summarize,
+)
 from robust_tf.results.tables import (
     HISTORY_COLUMNS,
     PLAN_COLUMNS,
@@ -31,6 +37,7 @@ __all__ = [
     "figures",
     "gather",
     "labels",
+    "over_seeds",
     "pages",
     "profile",
     "profile_of",

@@ -4,7 +4,7 @@ A run is known by its name; a label is made for people from how it was trained, 
 where several runs would have the same.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -29,12 +29,17 @@ def training_label(strategy: str, perturb: str, level: float) -> str:
     return strategy if perturb == "none" else f"{strategy} {condition_label(perturb, level)}"
 
 
-def labels(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.Series:
+def labels(
+    table: pd.DataFrame, runs: pd.DataFrame | None = None, but: Sequence[str] = ()
+) -> pd.Series:
     """What to call runs: their training, and whatever else tells them apart.
 
     Args:
         table: of runs or of trials; has `results.TRAINING_COLUMNS`.
-        runs: the table of runs, for more settings than these; may be the same.
+        runs: the table of runs, for more settings than these; may be the same. Where one is
+            missing, as in runs of earlier versions, it is no difference.
+        but: settings that tell nothing apart here: with "seed", runs that differ in no other
+            setting have one label.
 
     Returns:
         Unique texts by run, in order of `table`: "constant all"; of two such runs
@@ -50,14 +55,15 @@ def labels(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.Series:
         columns += [name for name in more if name not in _SECOND]
     trainings = settings[_LABEL].itertuples(index=False)
     label = pd.Series([training_label(*row) for row in trainings], settings.index, dtype=object)
-    for column in columns:
+    for column in (name for name in columns if name not in but):
         alike = label[label.duplicated(keep=False)]
         for _, group in alike.groupby(alike, sort=False):
             texts = settings.loc[group.index, column].map(_text)
-            if len(set(texts)) > 1:
+            if len(set(texts) - {""}) > 1:
                 label[group.index] = group + _differences(texts)
+    others = settings[[name for name in but if name in settings]]
     for name in (lambda run: run.rpartition("-")[2], str):
-        alike = label[label.duplicated(keep=False)]
+        alike = label[others.assign(label=label).duplicated(keep=False)]
         label[alike.index] = alike + ", " + alike.index.map(name)
     return label
 
@@ -71,21 +77,24 @@ def _differences(texts: pd.Series) -> pd.Series:
     return (", " + name + differing).where(differing != "", "")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, float):
         return "" if pd.isna(value) else f"{value:g}"
     return "" if value is None else str(value)
 
 
-def with_labels(table: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+def with_labels(
+    table: pd.DataFrame, runs: pd.DataFrame | None = None, but: Sequence[str] = ()
+) -> pd.DataFrame:
     """Adds the columns `training` and `test`, runs and test conditions in words.
 
     Args:
         table: has the columns of training and test.
         runs: as in `labels`.
+        but: as in `labels`.
     """
     tests = zip(table["test_perturb"], table["test_level"])
     return table.assign(
-        training=table["run"].map(labels(table, runs)),
+        training=table["run"].map(labels(table, runs, but)),
         test=[condition_label(*test) for test in tests],
     )

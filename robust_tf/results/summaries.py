@@ -47,11 +47,32 @@ def comparison(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.Dat
         the mean alone where there is one trial.
     """
     summary = with_labels(summarize(trials), runs)
-    summary["text"] = [
-        f"{100 * mean:.2f}" + (f" ± {100 * std:.2f}" if count > 1 else "")
-        for mean, std, count in zip(summary["mean"], summary["std"], summary["n_trials"])
+    return _in_percent(summary, "n_trials")
+
+
+def over_seeds(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
+    """As `comparison`, with one row for all runs that differ in nothing but their seed.
+
+    Args:
+        trials: of several runs.
+        runs: as in `comparison`.
+
+    Returns:
+        Texts such as "76.73 ± 0.37": percent, mean and population standard deviation of the
+        seeds' means; the mean alone where there is one seed.
+    """
+    summary = with_labels(summarize(trials), runs, but=("seed",))
+    groups = summary.groupby(["training", "test"], sort=False)["mean"]
+    means = groups.agg(mean="mean", std=lambda mean: mean.std(ddof=0), n_seeds="size")
+    return _in_percent(means.reset_index(), "n_seeds")
+
+
+def _in_percent(summary: pd.DataFrame, count: str) -> pd.DataFrame:
+    texts = [
+        f"{100 * mean:.2f}" + (f" ± {100 * std:.2f}" if number > 1 else "")
+        for mean, std, number in zip(summary["mean"], summary["std"], summary[count])
     ]
-    table = summary.pivot_table(
+    table = summary.assign(text=texts).pivot_table(
         index="training", columns="test", values="text", aggfunc="first", sort=False
     )
     return table.fillna("").rename_axis(index=None, columns=None)

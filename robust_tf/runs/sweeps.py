@@ -10,22 +10,21 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 import tqdm
 
-from robust_tf import data as data_lib
 from robust_tf import machine, results
 from robust_tf.errors import InvalidArgument
 from robust_tf.executors.cluster import Cluster, ClusterWorkers
 from robust_tf.executors.processes import LocalWorkers, Outcome
 from robust_tf.files import prepare_directory, writing_to
-from robust_tf.paper import examples
 from robust_tf.runs import stages
 from robust_tf.runs import tasks as tasks_lib
-from robust_tf.runs.tasks import Sources, Task
+from robust_tf.runs.sources import Sources
+from robust_tf.runs.tasks import Task
 
 # Seconds between looks at what has been done.
 _POLL_SECONDS = 0.5
@@ -102,37 +101,6 @@ def carry_out(
                 results.gather(output_dir, name)
 
 
-def save_examples(
-    tasks: Iterable[Task],
-    datasets: Mapping[str, data_lib.Data],
-    output_dir: str | os.PathLike,
-    saved_models_dir: str | os.PathLike,
-) -> None:
-    """Writes the examples of figures 3, 5 and 7 to `impact/tables/examples.csv`.
-
-    Args:
-        tasks: of the experiment "impact"; a dataset's first model that is done is shown.
-        datasets: by name.
-        output_dir: holds the runs' folders.
-        saved_models_dir: holds their SavedModels.
-
-    Raises:
-        Unavailable: if a SavedModel is gone or the table cannot be written.
-    """
-    output_dir = Path(output_dir)
-    tables: dict[str, pd.DataFrame] = {}
-    for run in (task.run for task in tasks if task.is_done(output_dir)):
-        if run.dataset not in tables:
-            model = stages.load_model(run, output_dir, saved_models_dir)
-            data = datasets[run.dataset]
-            tables[run.dataset] = examples.measure(run.label, model, data, seed=run.seed)
-    if tables:
-        table = pd.concat(tables.values(), ignore_index=True)
-        with writing_to("output_dir", output_dir):
-            path = output_dir / "impact" / "tables" / "examples.csv"
-            results.write(table, path, list(table.columns))
-
-
 def threads_of_each(
     workers: int | None, threads: int | None = None, cluster: Cluster | None = None
 ) -> int:
@@ -203,7 +171,7 @@ def _ready(waiting: list[Task], most: int, planned: set[str], output_dir: Path) 
 
 def _waits_for(task: Task, names: set[str], output_dir: Path) -> bool:
     """Whether a task starts from a model that is one of some runs and not trained yet."""
-    start = task.start
+    start = task.run.starts_from
     return start is not None and start.name in names and not stages.is_finished(start, output_dir)
 
 
@@ -215,7 +183,7 @@ class _Bar:
     ):
         self._tasks = tasks
         self._weights = [
-            seconds.get(task.run.name, float(task.run.epochs * task.run.train_examples))
+            seconds.get(task.run.name, float(task.run.recipe.epochs * task.run.train_examples))
             for task in tasks
         ]
         self._output_dir = output_dir
@@ -263,7 +231,7 @@ class _Bar:
         if stages.is_finished(task.run, self._output_dir):
             return _TRAINING_SHARE
         epochs = stages.completed_epochs(task.run, self._output_dir)
-        return _TRAINING_SHARE * epochs / task.run.epochs
+        return _TRAINING_SHARE * epochs / task.run.recipe.epochs
 
 
 def duration(seconds: float) -> str:

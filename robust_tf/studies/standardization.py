@@ -17,13 +17,17 @@ import seaborn as sns
 
 from robust_tf import models, results
 from robust_tf.files import replacing, writing_to
-from robust_tf.perturbations import KINDS
+from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.results import figures
 from robust_tf.results.pages import Section, markdown, page
+from robust_tf.runs.experiments import Cell, Experiment, Selection, with_all_tests
+from robust_tf.training import STRATEGIES
 
 FALL_COLUMNS = ["dataset", "test", *models.STANDARDIZATIONS, "share_of_pixel"]
 PROFILE_COLUMNS = ["dataset", "training", "standardize", "natural", "own", "worst", "at"]
 _EXPERIMENT = "standardization"
+# What runs of one training may differ in; what transfer starts from differs with the others.
+_VARIED = ("dataset", "standardize", "seed", "pretrained")
 _TITLE = "How much of the fall is standardisation?"
 
 
@@ -56,14 +60,10 @@ def measure(trials: pd.DataFrame, runs: pd.DataFrame) -> Standardization:
         return Standardization(*empty)
     summary = results.summarize(trials).merge(runs[["run", "standardize"]], on="run")
     # Runs that differ in more than standardisation and seed are trainings of their own.
-    parts = [
-        results.with_labels(own, runs)
-        for _, own in summary.groupby(["dataset", "standardize", "seed"], sort=False)
-    ]
+    summary = results.with_labels(summary, runs, but=_VARIED)
     keys = ["dataset", "standardize", "training", "strategy", "train_perturb"]
     keys += ["test", *results.TEST_COLUMNS]
-    order = pd.concat(parts).sort_index()
-    means = order.groupby(keys, sort=False, dropna=False)["mean"].mean().reset_index()
+    means = summary.groupby(keys, sort=False, dropna=False)["mean"].mean().reset_index()
     return Standardization(_falls(means[means["strategy"] == "natural"]), _profiles(means))
 
 
@@ -225,3 +225,51 @@ def _sections(study: Standardization, png: Path | None) -> list[Section]:
 
 def _points(fraction: float) -> str:
     return "" if pd.isna(fraction) else f"{100 * fraction:.2f}"
+
+
+def cells(selection: Selection) -> list[Cell]:
+    """Natural models and those of each strategy and kind, standardised in three ways.
+
+    Each kind is trained at its own level (`Kind.train_level`); all are tested with all of the
+    paper's tests. Goes beyond the paper.
+
+    Args:
+        selection: of datasets, strategies and kinds.
+
+    Returns:
+        Sixteen cells per dataset and standardisation.
+
+    Raises:
+        InvalidArgument: if a field of the selection has what is not there.
+    """
+    perturbing = [name for name in STRATEGIES if name != "natural"]
+    selection.check("strategies", perturbing)
+    selection.check("perturbs", KINDS)
+    found = []
+    for dataset in selection.datasets or EXPERIMENT.datasets:
+        for standardize in models.STANDARDIZATIONS:
+            found.append(Cell(dataset, {"standardize": standardize}))
+            found += [
+                Cell(
+                    dataset,
+                    {
+                        "standardize": standardize,
+                        "strategy": strategy,
+                        "perturbation": Perturbation(kind, KINDS[kind].train_level),
+                    },
+                )
+                for strategy in perturbing
+                if strategy in (selection.strategies or perturbing)
+                for kind in KINDS
+                if kind in (selection.perturbs or KINDS)
+            ]
+    return with_all_tests(found)
+
+
+EXPERIMENT = Experiment(
+    "standardization",
+    cells,
+    ("mnist",),
+    ("strategies", "perturbs"),
+    frozenset({"strategy", "perturb", "level", "standardize"}),
+)
