@@ -13,12 +13,12 @@ from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Natural
-from robust_tf.paper import experiments
+from robust_tf.evaluation.suites import standard_tests
 from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import robustness
 
-HOT = experiments.test_conditions(("hot",))
+HOT = standard_tests(("hot",))
 
 
 @pytest.fixture(scope="module")

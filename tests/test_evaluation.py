@@ -6,7 +6,7 @@ import tensorflow as tf
 from robust_tf import models
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator, Natural, evaluate
+from robust_tf.evaluation import Evaluator, Natural, Recorded, evaluate
 from robust_tf.evaluation import evaluator as evaluator_lib
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
@@ -136,6 +136,31 @@ def test_models_of_one_architecture_share_traces_and_keep_their_weights(small, m
     trained[0].set_weights(trained[1].get_weights())
     expected = by_hand(trained[1], small.test, Natural(), 0)
     np.testing.assert_array_equal(evaluator.predictions(Natural()), expected)
+
+
+def test_recorded_images_share_a_trace(small):
+    traced = []
+
+    def scores(images):
+        traced.append(1)
+        return tf.reduce_mean(images, axis=(1, 2))
+
+    halves = [
+        Recorded("upper", np.nan, small.test.first(50)),
+        Recorded("lower", 3.0, Split(small.test.images[50:], small.test.labels[50:])),
+    ]
+    table = evaluate(scores, small.test, halves)
+    assert table["n_examples"].tolist() == [50, 50] and len(traced) == 1
+
+
+def test_no_more_architectures_are_kept_than_a_sweep_has():
+    evaluator_lib._shared_traces.cache_clear()
+    first = evaluator_lib._shared_traces("first")
+    assert evaluator_lib._shared_traces("first") is first
+    for other in range(100):
+        evaluator_lib._shared_traces(str(other))
+    assert evaluator_lib._shared_traces.cache_info().currsize < 100
+    assert evaluator_lib._shared_traces("first") is not first
 
 
 def test_models_that_their_configuration_does_not_tell_share_nothing(small):
