@@ -15,7 +15,7 @@ import tensorflow as tf
 from robust_tf import data as data_lib
 from robust_tf import models, training
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
 from robust_tf.training import devices, strategies
 from robust_tf.training.strategies import Settings
@@ -56,7 +56,7 @@ def train(devices: int, dropout: float, path: str) -> None:
     recipe = training.Recipe() if dropout else recipe
     history = training.fit(started, learning_rate=0.05, beta_1=0.5, recipe=recipe)
     model = devices.on_one_device(started.model, build)
-    accuracy = Evaluator(model, dataset.test).accuracy(None)
+    accuracy = Evaluator(model, dataset.test).accuracy(Natural())
     weights = np.concatenate([np.ravel(weight) for weight in model.trainable_weights])
     natural = np.stack([dataset.train.images_at(tf.range(len(dataset.train)))])[0]
     np.savez(

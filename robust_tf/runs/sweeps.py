@@ -10,16 +10,14 @@ import functools
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 import tqdm
 
-from robust_tf import data as data_lib
 from robust_tf import machine, results
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import examples
 from robust_tf.executors.cluster import Cluster, ClusterWorkers
 from robust_tf.executors.processes import LocalWorkers, Outcome
 from robust_tf.files import prepare_directory, writing_to
@@ -101,37 +99,6 @@ def carry_out(
         finally:
             with writing_to("output_dir", output_dir):
                 results.gather(output_dir, name)
-
-
-def save_examples(
-    tasks: Iterable[Task],
-    datasets: Mapping[str, data_lib.Data],
-    output_dir: str | os.PathLike,
-    saved_models_dir: str | os.PathLike,
-) -> None:
-    """Writes the examples of figures 3, 5 and 7 to `impact/tables/examples.csv`.
-
-    Args:
-        tasks: of the experiment "impact"; a dataset's first model that is done is shown.
-        datasets: by name.
-        output_dir: holds the runs' folders.
-        saved_models_dir: holds their SavedModels.
-
-    Raises:
-        Unavailable: if a SavedModel is gone or the table cannot be written.
-    """
-    output_dir = Path(output_dir)
-    tables: dict[str, pd.DataFrame] = {}
-    for run in (task.run for task in tasks if task.is_done(output_dir)):
-        if run.dataset not in tables:
-            model = stages.load_model(run, output_dir, saved_models_dir)
-            data = datasets[run.dataset]
-            tables[run.dataset] = examples.of_paper(run.label, model, data, seed=run.seed)
-    if tables:
-        table = pd.concat(tables.values(), ignore_index=True)
-        with writing_to("output_dir", output_dir):
-            path = output_dir / "impact" / "tables" / "examples.csv"
-            results.write(table, path, list(table.columns))
 
 
 def threads_of_each(
