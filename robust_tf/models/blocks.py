@@ -96,9 +96,7 @@ def dropped(x: Tensor, number: int, rate: float, *, precision: str, seed: int) -
     if not rate:
         return x
     dropout_seed = stream_int(seed, f"dropout/{number}")
-    layer = keras.layers.Dropout(
-        rate, seed=dropout_seed, dtype=precision, name=f"dropout_{number}"
-    )
+    layer = keras.layers.Dropout(rate, seed=dropout_seed, dtype=precision, name=f"dropout_{number}")
     return layer(x)
 
 

@@ -25,7 +25,8 @@ from robust_tf.executors.processes import LocalWorkers, Outcome
 from robust_tf.files import prepare_directory, writing_to
 from robust_tf.runs import stages
 from robust_tf.runs import tasks as tasks_lib
-from robust_tf.runs.tasks import Sources, Task
+from robust_tf.runs.sources import Sources
+from robust_tf.runs.tasks import Task
 
 # Seconds between looks at what has been done.
 _POLL_SECONDS = 0.5
@@ -203,7 +204,7 @@ def _ready(waiting: list[Task], most: int, planned: set[str], output_dir: Path) 
 
 def _waits_for(task: Task, names: set[str], output_dir: Path) -> bool:
     """Whether a task starts from a model that is one of some runs and not trained yet."""
-    start = task.start
+    start = task.run.starts_from
     return start is not None and start.name in names and not stages.is_finished(start, output_dir)
 
 
@@ -215,7 +216,7 @@ class _Bar:
     ):
         self._tasks = tasks
         self._weights = [
-            seconds.get(task.run.name, float(task.run.epochs * task.run.train_examples))
+            seconds.get(task.run.name, float(task.run.recipe.epochs * task.run.train_examples))
             for task in tasks
         ]
         self._output_dir = output_dir
@@ -263,7 +264,7 @@ class _Bar:
         if stages.is_finished(task.run, self._output_dir):
             return _TRAINING_SHARE
         epochs = stages.completed_epochs(task.run, self._output_dir)
-        return _TRAINING_SHARE * epochs / task.run.epochs
+        return _TRAINING_SHARE * epochs / task.run.recipe.epochs
 
 
 def duration(seconds: float) -> str:
