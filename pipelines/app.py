@@ -5,7 +5,7 @@ import functools
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +20,7 @@ from robust_tf.files import prepare_directory
 from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
 from robust_tf.saved_models import classifiers
+from robust_tf.training import devices
 
 # The flags that are defined here belong to the pipeline that asks for them.
 flags.disclaim_key_flags()
@@ -150,20 +151,13 @@ def define_preset_flag() -> None:
     )
 
 
-def define_device_flags(distributions: Iterable[str]) -> None:
-    """Defines the flags that say what trains a model, and how it computes.
-
-    Args:
-        distributions: which of `distribution.DISTRIBUTIONS` can be chosen.
-    """
+def define_device_flags() -> None:
+    """Defines the flags that say what trains a model, and how it computes."""
     flags.DEFINE_enum(
         "distribute",
         "none",
-        distributions,
-        "none: train on one device; mirrored: share each batch between all GPUs; multiworker: "
-        "likewise on several machines, each with its TF_CONFIG and the same command."
-        if "multiworker" in distributions
-        else "none: train a model on one device; mirrored: share each batch between all GPUs.",
+        devices.DISTRIBUTIONS,
+        "none: train a model on one device; mirrored: share each batch between all GPUs.",
     )
     flags.DEFINE_enum(
         "precision",
@@ -293,8 +287,13 @@ def check_outputs() -> None:
 
 
 def outputs() -> contextlib.AbstractContextManager[dict[str, Path]]:
-    """The directories that the flags choose for outputs; see `remote.local`."""
+    """The directories that the flags choose for outputs; see `urls.local`."""
     return urls.local(_outputs())
+
+
+def upload(name: str) -> None:
+    """Uploads a run that is finished, where outputs are at URLs; see `urls.upload`."""
+    urls.upload(_outputs(), name)
 
 
 def _outputs() -> dict[str, str]:
@@ -307,18 +306,6 @@ def _outputs() -> dict[str, str]:
         expected = "another directory than output_dir"
         raise InvalidArgument("saved_models_dir", found["saved_models_dir"], expected)
     return found
-
-
-def check_shared() -> None:
-    """Sees that outputs are where all workers of one training can see them.
-
-    Raises:
-        InvalidArgument: if they are at a URL, of which each worker would have a copy.
-    """
-    for name, directory in _outputs().items():
-        if urls.is_url(directory):
-            expected = "a directory that all workers see, with distribute=multiworker"
-            raise InvalidArgument(name, directory, expected)
 
 
 def _without_xla() -> bool:

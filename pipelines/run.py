@@ -13,7 +13,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
 from robust_tf.runs.declaration import Options
-from robust_tf.training import augmentations, devices
+from robust_tf.training import augmentations
 from robust_tf.training.callbacks import RAMPS, Ramp
 from robust_tf.training.strategies import STRATEGIES
 
@@ -215,7 +215,7 @@ _DROP_REMAINDER = flags.DEFINE_bool(
     "Leave out the training images of an epoch that do not fill a batch. "
     f"{_by_preset('drop_remainder')}.",
 )
-app.define_device_flags(devices.DISTRIBUTIONS)
+app.define_device_flags()
 app.define_test_flags()
 _COMPARE_NATURAL = flags.DEFINE_bool(
     "compare_natural",
@@ -272,10 +272,6 @@ def main() -> None:
         distribute=values.distribute,
         seed=values.seed,
     )
-    if options.distribute == "multiworker":
-        app.check_shared()
-    # Before anything is computed, as TensorFlow wants it where there are several machines.
-    chief = _DRY_RUN.value or devices.is_chief(devices.create(options.distribute))
     conditions = experiments.test_conditions(
         app.kinds_to_test(options.perturb), bool(options.channel_blur)
     )
@@ -306,12 +302,7 @@ def main() -> None:
                 tensorboard=_TENSORBOARD.value,
                 **folders,
             )
-            if not chief:
-                print(f"{each.label} is trained; the first worker tests it")
-                continue
             trials.append(runs.test(each, dataset, conditions, trials=values.trials, **folders))
-        if not chief:
-            return
         table = pd.concat(trials, ignore_index=True)
         figures = runs.draw(both, dataset, conditions, table, **folders)
         finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]

@@ -1,20 +1,24 @@
 """What the paper's experiments share: the flags and steps of a sweep; no command of its own."""
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from absl import flags
 
 from pipelines import app
 from robust_tf import machine, models
+from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
-from robust_tf.executors.cluster import Cluster
+from robust_tf.executors.processes import LocalPool
+from robust_tf.executors.ray import Cluster, RayPool
+from robust_tf.files import prepare_directory
 from robust_tf.paper import experiments, figures, numbers
 from robust_tf.perturbations import KINDS
 from robust_tf.runs import estimate, sweeps
-from robust_tf.runs.tasks import Sources, Task, plan
+from robust_tf.runs.tasks import Sources, Task, plan, work
 
 flags.disclaim_key_flags()
 
@@ -58,7 +62,7 @@ def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
     flags.DEFINE_integer(
         "epochs", None, "Passes over the training images; by default as many as for one run."
     )
-    app.define_device_flags(("none", "mirrored"))
+    app.define_device_flags()
     flags.DEFINE_integer(
         "trials", experiments.TRIALS, "Passes over the test images for a random perturbation."
     )
@@ -124,7 +128,8 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
         preset=values.preset,
     )
     cluster = _cluster()
-    threads = sweeps.threads_of_each(values.workers, values.threads, cluster)
+    cores = cluster.num_cpus if cluster else None
+    threads = sweeps.threads_of_each(values.workers, values.threads, cores)
     machine.use_threads(threads)
     machine.share_gpus()  # with the workers
     datasets = {name: sources.load(name) for name in dict.fromkeys(cell.dataset for cell in cells)}
@@ -142,20 +147,15 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
                 folders["output_dir"],
             )
         return
-    several = len({task.run.model for task in tasks}) > 1
-    seconds = estimate.seconds(tasks, datasets) if several else None
     with app.outputs() as folders:
-        failed = sweeps.carry_out(
-            experiment,
-            tasks,
-            sources,
-            workers=values.workers,
-            threads=threads,
-            cluster=cluster,
-            saved_models_url=values.saved_models_dir,
-            seconds=seconds,
-            **folders,
-        )
+        with _pool(cluster, threads, sources, datasets, folders) as pool:
+            failed = sweeps.carry_out(
+                experiment,
+                tasks,
+                pool,
+                output_dir=folders["output_dir"],
+                ended=lambda task: app.upload(task.run.name),
+            )
         if experiment == "impact":
             sweeps.save_examples(tasks, datasets, **folders)
         figures.draw(experiment, folders["output_dir"], values.reference)
@@ -174,6 +174,26 @@ def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
         for outcome in failed:
             print(f"error: {outcome.task}: {outcome.problem}", file=sys.stderr)
         sys.exit(1)
+
+
+def _pool(
+    cluster: Cluster | None,
+    threads: int,
+    sources: Sources,
+    datasets: Mapping[str, Data],
+    folders: Mapping[str, Path],
+) -> LocalPool | RayPool:
+    """What carries out the models."""
+    values = flags.FLAGS
+    folders = {name: prepare_directory(name, folder) for name, folder in folders.items()}
+    if cluster:  # whose workers are started elsewhere
+        folders = {name: folder.resolve() for name, folder in folders.items()}
+    carry_out = functools.partial(
+        work, threads=threads, saved_models_url=values.saved_models_dir, **folders
+    )
+    if cluster:
+        return RayPool(cluster, carry_out, values.workers, folders, datasets)
+    return LocalPool(values.workers or 1, functools.partial(carry_out, load=sources.of))
 
 
 def _cluster() -> Cluster | None:

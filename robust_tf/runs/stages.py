@@ -61,8 +61,7 @@ def train(
     A finished run is left as it is; a stopped one goes on after its last whole epoch.
     Transfer trains its natural run first, unless that is finished or the run names a
     pretrained model.
-    Until it is finished, its files lie in `<output_dir>/<run>.partial/`. Of several workers
-    (distribute "multiworker") the first writes them, in directories that all must see.
+    Until it is finished, its files lie in `<output_dir>/<run>.partial/`.
 
     Args:
         run: resolved for `data`.
@@ -96,10 +95,6 @@ def train(
             tensorboard=tensorboard,
             progress=progress,
         )
-    if not devices.is_chief(devices.create(run.distribute)):
-        _fit(run, data, partial, saved_models_dir)
-        devices.wait_for(folder)
-        return folder
     with locked(partial):
         if is_finished(run, output_dir):  # by the process that we waited for
             with contextlib.suppress(OSError):
@@ -166,7 +161,7 @@ def _fit(
 ) -> tuple[Training, pd.DataFrame]:
     """What was trained, and its history."""
     shared = devices.create(run.distribute)
-    backup = Backup(partial / _BACKUP, write=devices.is_chief(shared))
+    backup = Backup(partial / _BACKUP)
     settings = Settings(
         epochs=run.epochs,
         batch_size=run.batch_size,

@@ -5,7 +5,6 @@ a model is fitted is not known here.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -20,7 +19,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.perturbations.mixtures import Mixture
 from robust_tf.seeds import fold_in, stream_seed
-from robust_tf.training import devices as distribution_lib
+from robust_tf.training import devices
 from robust_tf.training.augmentations import augment
 from robust_tf.training.callbacks import PerturbedFraction, Ramp
 
@@ -58,7 +57,7 @@ class Settings:
         shuffle: a new order of the examples in each epoch; else that of their indices.
         drop_remainder: leave out the examples of an epoch that do not fill a batch.
         initial_epoch: the first epoch to make batches for, from 0.
-        distribution: the devices that share each batch; see `distribution.create`.
+        distribution: the devices that share each batch; see `devices.create`.
     """
 
     epochs: int
@@ -213,22 +212,10 @@ def _training(
     examples = len(split)
     if settings.drop_remainder:
         examples -= examples % settings.batch_size
-    devices = settings.distribution.num_replicas_in_sync
-
-    batches_from = functools.partial(
-        _batches, split, settings, examples, fraction, natural_at, perturbed_at
-    )
-
-    def batches_of(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        here = devices // context.num_input_pipelines
-        first = context.input_pipeline_id * here
-        return batches_from(first, here)
-
-    if devices > 1:
-        distribution_lib.synchronize(model)
-        batches = settings.distribution.distribute_datasets_from_function(batches_of)
-    else:
-        batches = batches_from()
+    batches = _batches(split, settings, examples, fraction, natural_at, perturbed_at)
+    if settings.distribution.num_replicas_in_sync > 1:
+        devices.synchronize(model)
+        batches = settings.distribution.distribute_datasets_from_function(lambda _: batches)
     return Training(
         model=model,
         batches=batches,
@@ -246,19 +233,17 @@ def _batches(
     fraction: PerturbedFraction,
     natural_at: ImagesAt,
     perturbed_at: ImagesAt,
-    first: int = 0,
-    here: int = 1,
 ) -> tf.data.Dataset:
     """All epochs in one dataset, so that every batch knows its epoch.
 
-    It has the batches of the devices from `first` on, `here` in number, in turn.
+    The devices' parts of a batch follow one another.
     """
-    batch_size, devices = settings.batch_size, settings.distribution.num_replicas_in_sync
+    batch_size, count = settings.batch_size, settings.distribution.num_replicas_in_sync
     steps, last = math.ceil(examples / batch_size), (examples - 1) % batch_size + 1
-    if batch_size % devices or last % devices:
-        expected = f"batches that {devices} devices can share equally; the last one has {last}"
+    if batch_size % count or last % count:
+        expected = f"batches that {count} devices can share equally; the last one has {last}"
         raise InvalidArgument("batch_size", batch_size, expected)
-    static_size = batch_size // devices if last == batch_size else None
+    static_size = batch_size // count if last == batch_size else None
     shuffle_seed = stream_seed(settings.seed, "shuffle")
 
     def indices(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -269,26 +254,23 @@ def _batches(
         order = order[:examples]
 
         def of_device(place: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            start = place // here * batch_size
-            return epoch, order[start : start + batch_size], first + place % here
+            start = place // count * batch_size
+            return epoch, order[start : start + batch_size], place % count
 
-        return tf.data.Dataset.range(steps * here).map(_do_not_convert(of_device))
+        return tf.data.Dataset.range(steps * count).map(_do_not_convert(of_device))
 
     def batch(epoch: tf.Tensor, index: tf.Tensor, device: tf.Tensor) -> tuple[tf.Tensor, ...]:
         # Of a shuffled batch the first ones are a random choice; the paper's figures come
         # from a slice of batches that were not shuffled.
-        count = fraction.count(epoch, tf.size(index))
-        if devices > 1:  # in turn, so that each has as many of the perturbed ones
-            device = tf.cast(device, tf.int32)
-            index = index[device::devices]
-            count = tf.maximum(0, -((device - count) // devices))
-        parts = [perturbed_at(index[:count], epoch), natural_at(index[count:], epoch)]
+        perturbed = fraction.count(epoch, tf.size(index))
+        index, perturbed = devices.shard(index, perturbed, device, count)
+        parts = [perturbed_at(index[:perturbed], epoch), natural_at(index[perturbed:], epoch)]
         images = tf.concat(parts, axis=0)
         images = tf.ensure_shape(images, [static_size, *split.image_shape])
         return images, tf.ensure_shape(tf.gather(split.labels, index), [static_size])
 
     epochs = tf.data.Dataset.range(settings.initial_epoch, settings.epochs)
-    return _mapped(epochs.flat_map(_do_not_convert(indices)), batch).prefetch(_PREFETCHED * here)
+    return _mapped(epochs.flat_map(_do_not_convert(indices)), batch).prefetch(_PREFETCHED * count)
 
 
 def _natural_at(split: Split, settings: Settings) -> ImagesAt:
