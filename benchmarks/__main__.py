@@ -34,7 +34,7 @@ PARTS = (
 
 _ONLY = flags.DEFINE_multi_enum("only", list(PARTS), PARTS, "A part; may be given again.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
-_DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", data.DATA_SOURCES, "As in pipelines.run.")
+_DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", list(data.SOURCES), "As in pipelines.run.")
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds; whole processes have two less.")
 _QUICK = flags.DEFINE_bool("quick", False, "A small part of the work: a try, not a figure.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmarks/results", "Where the tables go.")

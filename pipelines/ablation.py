@@ -4,15 +4,21 @@ Example:
   python -m pipelines.ablation --train_examples=2000 --epochs=5
 """
 
-from pipelines import app, sweep
+from collections.abc import Sequence
 
-sweep.define_flags("by default cifar10, the paper's", fields=())
+from pipelines import flags, sweep
+from robust_tf.paper.experiments import ABLATION
 
 
-def main() -> None:
-    """Runs what the flags say."""
-    sweep.run("ablation")
+def main(values: flags.Values) -> None:
+    """Carries it out."""
+    sweep.run(ABLATION, values)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    sweep.launch(ABLATION, main, argv)
 
 
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

@@ -7,65 +7,80 @@ Example:
   python -m pipelines.compare results/<run> results/<run>
 """
 
-import pandas as pd
-from absl import flags
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
 
-from pipelines import app
-from robust_tf import results
+import pandas as pd
+
+from pipelines import app, flags
+from pipelines.options import Dataset, Outputs, Tests, some
+from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.paper import experiments
+from robust_tf.evaluation.suites import standard_tests
+from robust_tf.runs.declaration import Run
+from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import classifiers
+from robust_tf.settings import Setting
 from robust_tf.studies import comparison
 
-_BASELINE = flags.DEFINE_string(
-    "baseline",
-    None,
-    "The RUN that corruption errors are relative to. By default the first natural one, or else "
-    "the first.",
-)
-app.define_data_flags(default="that of the first RUN, or mnist")
-app.define_test_flags("all")
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """What the others are compared with."""
+
+    baseline: Annotated[
+        str | None,
+        Setting(
+            "The RUN that corruption errors are relative to.",
+            default="the first natural one, or else the first",
+        ),
+    ] = None
 
 
-def main(runs: list[str]) -> None:
+def main(values: flags.Values) -> None:
     """Compares the runs as the flags say."""
-    values = flags.FLAGS
+    runs = values.others
     if len(runs) < 2:
         raise InvalidArgument("RUN", " ".join(runs) or None, "two runs or more")
-    kinds = app.kinds_to_test(None)
-    conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
-    app.check_outputs()
-    paths = [comparison.find(run, values.output_dir) for run in runs]
+    tests = settings.make(Tests, {"eval": values.eval} | values.given)
+    kinds = tests.kinds(None)
+    outputs = settings.make(Outputs, values.given)
+    app.check_outputs(outputs)
+    paths = [comparison.find(run, outputs.output_dir) for run in runs]
     asked = None
-    if _BASELINE.value:
-        asked = comparison.find(_BASELINE.value, values.output_dir)
+    if values.baseline:
+        asked = comparison.find(values.baseline, outputs.output_dir)
         if asked not in paths:
-            raise InvalidArgument("baseline", _BASELINE.value, f"one of {', '.join(runs)}")
+            raise InvalidArgument("baseline", values.baseline, f"one of {', '.join(runs)}")
     models = [classifiers.load(path, argument="RUN") for path in paths]
-    dataset = app.load_data_of(models[0])
-    conditions = (*conditions, *app.other_images(dataset))
+    dataset = app.load_data(values, models[0])
+    conditions = (
+        *standard_tests(kinds, values.channel_blur),
+        *tests.other_images(dataset, app.sources(values)),
+    )
     if len(conditions) == 1:
         raise InvalidArgument("eval", "", "at least one test")
-    with app.outputs() as folders:
+    with app.local(outputs) as folders:
         folder, found = comparison.write(
             models,
             dataset,
             conditions,
             baseline=comparison.baseline(models, asked),
-            trials=values.trials,
+            trials=tests.trials,
             seed=values.seed,
             **folders,
         )
-    tests = found.tests
+    table = found.tests
     print(
         f"\nAccuracy in percent with its 95 % interval, {len(dataset.test):,} test images of "
         f"{dataset.name} ({dataset.source})\n"
     )
-    tests["text"] = [
+    table["text"] = [
         f"{100 * row.accuracy:.2f} [{100 * row.low:.2f}, {100 * row.high:.2f}]"
-        for row in tests.itertuples()
+        for row in table.itertuples()
     ]
-    print(_by_test(tests, "model"))
+    print(_by_test(table, "model"))
     summary = found.summary.set_index("model")
     columns = [name for name in summary if summary[name].dtype == "float64"]
     summary[columns] = summary[columns].mul(100).round(2)
@@ -80,8 +95,8 @@ def main(runs: list[str]) -> None:
         for row in pairs.itertuples()
     ]
     print(_by_test(pairs, "pair"))
-    print(f"\nresults  {values.output_dir}/{folder.name}")
-    print(f"figures  {values.output_dir}/{folder.name}/figures")
+    print(f"\nresults  {outputs.output_dir}/{folder.name}")
+    print(f"figures  {outputs.output_dir}/{folder.name}/figures")
 
 
 def _number(p_value: float) -> str:
@@ -89,7 +104,7 @@ def _number(p_value: float) -> str:
 
 
 def _by_test(table: pd.DataFrame, columns: str) -> str:
-    """The column `text`, a line a test."""
+    """The column `text`, one line per test."""
     conditions = zip(table["test_perturb"], table["test_level"])
     table = table.assign(test=[results.condition_label(*condition) for condition in conditions])
     wide = table.pivot_table(index="test", columns=columns, values="text", aggfunc="first")
@@ -97,5 +112,16 @@ def _by_test(table: pd.DataFrame, columns: str) -> str:
     return wide.loc[order].rename_axis(index=None, columns=None).to_string()
 
 
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    groups = {
+        "What is compared": some(Baseline),
+        "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
+        "Tests": [*some(Tests, eval=("all",)), *some(Run, ["channel_blur", "seed"])],
+        "Outputs": some(Outputs),
+    }
+    app.launch(main, groups, argv, arguments="RUN")
+
+
 if __name__ == "__main__":
-    app.launch(main, arguments="RUN")
+    cli()

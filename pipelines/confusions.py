@@ -6,38 +6,37 @@ Example:
   python -m pipelines.confusions --model=saved_models/<run>
 """
 
-from absl import flags
+from collections.abc import Sequence
 
-from pipelines import app
+from pipelines import app, flags
+from pipelines.options import Dataset, Model, Outputs, Tests, some
+from robust_tf import settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.paper import experiments
+from robust_tf.evaluation.suites import tests_at
+from robust_tf.paper.experiments import IMPACT_LEVELS
 from robust_tf.perturbations import KINDS
+from robust_tf.runs.declaration import Run
+from robust_tf.runs.sources import Sources
 from robust_tf.studies import confusions
-
-app.define_model_flags()
-app.define_data_flags()
-app.define_test_flags("all")
 
 # How many flows between classes are printed of each kind.
 _SHOWN = 5
 
 
-def main() -> None:
-    """Runs what the flags say."""
-    values = flags.FLAGS
-    kinds = app.kinds_to_test(None)
-    if not kinds or app.asks_for_other_images():
+def main(values: flags.Values) -> None:
+    """Measures the confusions and writes them."""
+    tests = settings.make(Tests, {"eval": values.eval} | values.given)
+    kinds = tests.kinds(None)
+    if not kinds or tests.asks_for_other_images:
         expected = "kinds of perturbation, which have levels"
-        raise InvalidArgument("eval", ",".join(values.eval), expected)
-    levels = (
-        (kind, experiments.IMPACT_LEVELS.get(kind, KINDS[kind].test_levels)) for kind in kinds
-    )
-    _, *conditions = experiments.conditions(levels, bool(values.channel_blur))
-    classifier = app.load_classifier()
-    dataset = app.load_data_of(classifier)
-    with app.outputs() as folders:
+        raise InvalidArgument("eval", ",".join(tests.eval), expected)
+    levels = ((kind, IMPACT_LEVELS.get(kind, KINDS[kind].test_levels)) for kind in kinds)
+    _, *conditions = tests_at(levels, values.channel_blur)
+    classifier = settings.make(Model, values.given).load()
+    dataset = app.load_data(values, classifier)
+    with app.local(settings.make(Outputs, values.given)) as folders:
         folder, found = confusions.write(
-            classifier, dataset, conditions, trials=values.trials, seed=values.seed, **folders
+            classifier, dataset, conditions, trials=tests.trials, seed=values.seed, **folders
         )
     print(
         f"\nThe largest flows between classes, {classifier.name}, {len(dataset.test):,} test "
@@ -54,5 +53,16 @@ def main() -> None:
     print(f"figures  {values.output_dir}/{folder.name}/figures")
 
 
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    groups = {
+        "Model": some(Model),
+        "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
+        "Tests": [*some(Tests, eval=("all",)), *some(Run, ["channel_blur", "seed"])],
+        "Outputs": some(Outputs),
+    }
+    app.launch(main, groups, argv)
+
+
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

@@ -1,36 +1,38 @@
-"""Measures how a saved classifier of any maker holds up under sensor changes.
+"""Measures how a saved classifier, a third-party model say, holds up under sensor changes.
 
 Example:
   python -m pipelines.evaluate --model=path/to/saved_model --dataset=mnist
 """
 
-from absl import flags
+from collections.abc import Sequence
 
-from pipelines import app
-from robust_tf.paper import experiments
+from pipelines import app, flags
+from pipelines.options import Dataset, Model, Outputs, Tests, some
+from robust_tf import settings
+from robust_tf.evaluation.suites import standard_tests
+from robust_tf.runs.declaration import Run
+from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import classifiers
 
-app.define_model_flags()
-app.define_data_flags()
-app.define_test_flags()
 
-
-def main() -> None:
-    """Runs what the flags say."""
-    values = flags.FLAGS
-    classifier = app.load_classifier()
+def main(values: flags.Values) -> None:
+    """Tests the model and writes what is found."""
+    tests = settings.make(Tests, values.given)
+    classifier = settings.make(Model, values.given).load()
     perturb = classifier.metadata.get("training", {}).get("train_perturb", "none")
-    kinds = app.kinds_to_test(None if perturb == "none" else perturb)
-    conditions = experiments.test_conditions(kinds, bool(values.channel_blur))
-    dataset = app.load_data_of(classifier)
-    conditions = (*conditions, *app.other_images(dataset))
-    with app.outputs() as folders:
+    kinds = tests.kinds(None if perturb == "none" else perturb)
+    dataset = app.load_data(values, classifier)
+    conditions = (
+        *standard_tests(kinds, values.channel_blur),
+        *tests.other_images(dataset, app.sources(values)),
+    )
+    with app.local(settings.make(Outputs, values.given)) as folders:
         folder, table = classifiers.test(
-            classifier, dataset, conditions, trials=values.trials, seed=values.seed, **folders
+            classifier, dataset, conditions, trials=tests.trials, seed=values.seed, **folders
         )
     print(
         f"\nAccuracy of {classifier.name} in percent, mean ± standard deviation over "
-        f"{values.trials} trials on {len(dataset.test):,} test images of {dataset.name} "
+        f"{tests.trials} trials on {len(dataset.test):,} test images of {dataset.name} "
         f"({dataset.source})\n"
     )
     app.print_accuracies(table)
@@ -38,5 +40,16 @@ def main() -> None:
     print(f"figures  {values.output_dir}/{folder.name}/figures")
 
 
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    groups = {
+        "Model": some(Model),
+        "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
+        "Tests": [*some(Tests), *some(Run, ["channel_blur", "seed"])],
+        "Outputs": some(Outputs),
+    }
+    app.launch(main, groups, argv)
+
+
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

@@ -4,15 +4,21 @@ Example:
   python -m pipelines.grid --datasets=mnist --workers=2
 """
 
-from pipelines import app, sweep
+from collections.abc import Sequence
 
-sweep.define_flags("by default mnist,cifar10", fields=("strategies", "perturbs", "levels", "eval"))
+from pipelines import flags, sweep
+from robust_tf.paper.experiments import GRID
 
 
-def main() -> None:
-    """Runs what the flags say."""
-    sweep.run("grid")
+def main(values: flags.Values) -> None:
+    """Carries it out."""
+    sweep.run(GRID, values)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    sweep.launch(GRID, main, argv)
 
 
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

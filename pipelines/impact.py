@@ -4,15 +4,21 @@ Example:
   python -m pipelines.impact --datasets=mnist
 """
 
-from pipelines import app, sweep
+from collections.abc import Sequence
 
-sweep.define_flags("by default mnist,cifar10", fields=("perturbs", "levels"))
+from pipelines import flags, sweep
+from robust_tf.paper.experiments import IMPACT
 
 
-def main() -> None:
-    """Runs what the flags say."""
-    sweep.run("impact")
+def main(values: flags.Values) -> None:
+    """Carries it out."""
+    sweep.run(IMPACT, values)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    sweep.launch(IMPACT, main, argv)
 
 
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

@@ -4,24 +4,27 @@ Example:
   python -m pipelines.report
 """
 
-from absl import flags
+from collections.abc import Sequence
 
-from pipelines import app
+from pipelines import app, flags
+from pipelines.options import Outputs, some
+from pipelines.sweep import Reference
+from robust_tf import settings
 from robust_tf.paper import report
 
-_OUTPUT_DIR = flags.DEFINE_string(
-    "output_dir", "results", "Where the results of pipelines.impact, grid and ablation are."
-)
-_REFERENCE = flags.DEFINE_bool("reference", True, "Draw the published numbers in the figures too.")
 
-
-def main() -> None:
-    """Runs what the flags say."""
-    with app.outputs() as folders:
-        written = report.write(folders["output_dir"], _REFERENCE.value)
+def main(values: flags.Values) -> None:
+    """Writes the report."""
+    with app.local(settings.make(Outputs, values.given)) as folders:
+        written = report.write(folders["output_dir"], values.reference)
     for label, path in zip(("report", ""), written):
-        print(f"{label:6}  {_OUTPUT_DIR.value}/{path.name}")
+        print(f"{label:6}  {values.output_dir}/{path.name}")
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    app.launch(main, {"Outputs": [*some(Outputs), *some(Reference)]}, argv)
 
 
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

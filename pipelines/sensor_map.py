@@ -4,41 +4,52 @@ Example:
   python -m pipelines.sensor_map --model=saved_models/<run> --defect=hot
 """
 
-from absl import flags
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
 
-from pipelines import app
+from pipelines import app, flags
+from pipelines.options import Dataset, Model, Outputs, some
+from robust_tf import settings
+from robust_tf.runs.sources import Sources
+from robust_tf.settings import Setting
 from robust_tf.studies import sensor_map
-
-app.define_model_flags()
-_BASELINE = flags.DEFINE_string(
-    "baseline",
-    None,
-    "Another model, which --signature, --output and --input_range also hold for; its map is drawn "
-    "beside, in the same colours.",
-)
-_DEFECT = flags.DEFINE_string(
-    "defect", "hot", "What the pixel shows: hot (1), dead (0), or a value from 0 to 1."
-)
-app.define_data_flags()
-flags.DEFINE_string("output_dir", "results", "Where a folder for the map is made.")
 
 # How many positions are printed.
 _SHOWN = 10
 
 
-def main() -> None:
-    """Runs what the flags say."""
-    values = flags.FLAGS
-    sensor_map.defect_value(_DEFECT.value)
-    classifier = app.load_classifier()
-    baseline = app.load_classifier("baseline") if _BASELINE.value else None
-    dataset = app.load_data_of(classifier)
-    with app.outputs() as folders:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Defect:
+    """What is mapped."""
+
+    defect: Annotated[
+        str, Setting("What the pixel shows: hot (1), dead (0), or a value from 0 to 1.")
+    ] = "hot"
+    baseline: Annotated[
+        str | None,
+        Setting(
+            "Another model, which --signature, --output and --input_range also hold for; its map "
+            "is drawn beside, in the same colours."
+        ),
+    ] = None
+
+
+def main(values: flags.Values) -> None:
+    """Measures the map and writes it."""
+    sensor_map.defect_value(values.defect)
+    model = settings.make(Model, values.given)
+    classifier = model.load()
+    baseline = None
+    if values.baseline:
+        baseline = dataclasses.replace(model, model=values.baseline).load("baseline")
+    dataset = app.load_data(values, classifier)
+    with app.local(settings.make(Outputs, values.given)) as folders:
         folder, positions, summary = sensor_map.write(
-            classifier, dataset, _DEFECT.value, baseline=baseline, **folders
+            classifier, dataset, values.defect, baseline=baseline, **folders
         )
     print(
-        f"\nOne {_DEFECT.value} pixel at each of {len(positions) // len(summary):,} positions, "
+        f"\nOne {values.defect} pixel at each of {len(positions) // len(summary):,} positions, "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source}), in percent\n"
     )
     shown = summary.set_index("training")[[name for name in summary if "_" in name]]
@@ -54,5 +65,15 @@ def main() -> None:
     print(f"figure     {values.output_dir}/{folder.name}/figures/sensor-map.png")
 
 
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    groups = {
+        "What is mapped": [*some(Model), *some(Defect)],
+        "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
+        "Outputs": some(Outputs),
+    }
+    app.launch(main, groups, argv)
+
+
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

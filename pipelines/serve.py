@@ -5,21 +5,18 @@ Example:
   python -m pipelines.serve --model=saved_models/mnist-natural-1a2b3c4d --check=http://localhost:8501
 """
 
-from absl import flags
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
 
-from pipelines import app
+from pipelines import app, flags
+from pipelines.options import Dataset, Model, some
+from robust_tf import settings
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import EXTRA, serving
 from robust_tf.saved_models.warmup import FILE_NAME
-
-app.define_model_flags()
-app.define_data_flags(test_examples=100, default="that of the model")
-_CHECK = flags.DEFINE_string(
-    "check",
-    None,
-    "URL of a running server's REST endpoint, such as http://localhost:8501: sends it test "
-    "images and compares its answers with local predictions.",
-)
+from robust_tf.settings import Setting
 
 _TITLES = {
     "docker": "Serve it",
@@ -30,10 +27,23 @@ _TITLES = {
 }
 
 
-def main() -> None:
-    """Runs what the flags say."""
-    classifier = app.load_classifier()
-    if _CHECK.value is None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """A server to check."""
+
+    check: Annotated[
+        str | None,
+        Setting(
+            "URL of a running server's REST endpoint, such as http://localhost:8501: sends it "
+            "test images and compares its answers with local predictions."
+        ),
+    ] = None
+
+
+def main(values: flags.Values) -> None:
+    """Prints what to type, or checks a server."""
+    classifier = settings.make(Model, values.given).load()
+    if values.check is None:
         for name, text in serving.instructions(classifier).items():
             print(f"## {_TITLES[name]}\n\n{text}\n")
         if not (classifier.path / EXTRA / FILE_NAME).exists():
@@ -43,19 +53,30 @@ def main() -> None:
             )
         return
     trained_on = classifier.metadata.get("training", {}).get("dataset")
-    if not (flags.FLAGS.dataset or trained_on):
+    if not (values.dataset or trained_on):
         raise InvalidArgument("dataset", None, "the name of a TFDS dataset to check with")
-    dataset = app.load_data(trained_on)
+    dataset = app.load_data(values, classifier)
     classifier.check(dataset)
-    difference, same = serving.check(classifier, _CHECK.value, dataset.test)
+    difference, same = serving.check(classifier, values.check, dataset.test)
     found = (
         f"{same} of {len(dataset.test)} test images of {dataset.name} get the class that they "
         f"get here; scores differ by at most {difference:.2g}"
     )
     if not serving.agrees(difference):
-        raise Unavailable("check", _CHECK.value, found)
+        raise Unavailable("check", values.check, found)
     print(found)
 
 
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    sources = ["data_dir", "data_source", "test_examples"]
+    groups = {
+        "Model": some(Model),
+        "Server": some(Check),
+        "Data": [*some(Dataset), *some(Sources, sources, test_examples=100)],
+    }
+    app.launch(main, groups, argv)
+
+
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

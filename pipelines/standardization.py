@@ -4,27 +4,29 @@ Example:
   python -m pipelines.standardization --workers=2
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-
-from pipelines import app, sweep
+from pipelines import flags, sweep
 from robust_tf.studies import standardization
-
-sweep.define_flags("by default mnist", fields=("strategies", "perturbs"))
-
-
-def main() -> None:
-    """Runs what the flags say."""
-    sweep.run("standardization", finish=write_report)
+from robust_tf.studies.standardization import EXPERIMENT
 
 
-def write_report(output_dir: Path) -> None:
-    """Writes the report of what is done."""
-    figure = output_dir / "standardization" / "figures" / "falls.png"
-    standardization.write(output_dir, figure if figure.exists() else None)
-    print(f"report   {flags.FLAGS.output_dir}/standardization/report.html")
+def main(values: flags.Values) -> None:
+    """Carries it out and writes the report of what is done."""
+
+    def write_report(output_dir: Path) -> None:
+        figure = output_dir / "standardization" / "figures" / "falls.png"
+        standardization.write(output_dir, figure if figure.exists() else None)
+        print(f"report   {values.output_dir}/standardization/report.html")
+
+    sweep.run(EXPERIMENT, values, finish=write_report)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    sweep.launch(EXPERIMENT, main, argv)
 
 
 if __name__ == "__main__":
-    app.launch(main)
+    cli()

@@ -1,233 +1,245 @@
-"""What the paper's experiments share: the flags and steps of a sweep; no command of its own."""
+"""What the experiments share: the flags and steps of a sweep; no command of its own."""
 
 import dataclasses
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
-from absl import flags
-
-from pipelines import app
-from robust_tf import machine, models
-from robust_tf.data import Data
-from robust_tf.errors import InvalidArgument
+from pipelines import app, flags
+from pipelines.options import DryRun, ModelOutputs, some
+from robust_tf import data, machine, settings
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation.suites import TRIALS
 from robust_tf.executors.processes import LocalPool
 from robust_tf.executors.ray import Cluster, RayPool
 from robust_tf.files import prepare_directory
-from robust_tf.paper import experiments, figures, numbers
+from robust_tf.paper import figures, numbers
 from robust_tf.perturbations import KINDS
-from robust_tf.runs import estimate, sweeps
-from robust_tf.runs.tasks import Sources, Task, plan, work
-
-flags.disclaim_key_flags()
+from robust_tf.runs import declaration, estimate, sweeps
+from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
+from robust_tf.runs.sources import Sources
+from robust_tf.runs.tasks import Task, plan, work
+from robust_tf.settings import Setting, choice, names, number, switch, whole, wholes
+from robust_tf.training import STRATEGIES
 
 # How many models are printed.
 _SHOWN = 10
 
 
-def define_flags(datasets: str, fields: tuple[str, ...]) -> None:
-    """Defines the flags of a sweep.
+def _numbers(texts: Sequence[str]) -> tuple[float, ...]:
+    try:
+        return tuple(dict.fromkeys(float(text) for text in texts))
+    except ValueError:
+        raise InvalidArgument("levels", ",".join(texts), "numbers, separated by commas") from None
 
-    Args:
-        datasets: the default datasets, in words.
-        fields: which fields of `experiments.Selection` can be chosen besides datasets; and
-            "eval", if tests can be.
-    """
-    flags.DEFINE_list("datasets", None, f"TFDS datasets, separated by commas; {datasets}.")
-    if "strategies" in fields:
-        flags.DEFINE_list(
-            "strategies", None, f"Some of {', '.join(experiments.FIGURE_LETTERS)}; by default all."
-        )
-    if "perturbs" in fields:
-        flags.DEFINE_list("perturbs", None, f"Some of {', '.join(KINDS)}; by default all.")
-    if "levels" in fields:
-        flags.DEFINE_list("levels", None, "Some of the experiment's levels; by default all.")
-    if "eval" in fields:
-        flags.DEFINE_enum(
-            "eval",
-            "auto",
-            ("auto", "all"),
+
+_PERTURBING = [name for name in STRATEGIES if name != "natural"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Selected:
+    """Which part of an experiment is carried out."""
+
+    datasets: Annotated[tuple[str, ...] | None, names("TFDS datasets, separated by commas.")] = None
+    strategies: Annotated[
+        tuple[str, ...] | None, names(f"Some of {', '.join(_PERTURBING)}.", default="all")
+    ] = None
+    perturbs: Annotated[
+        tuple[str, ...] | None, names(f"Some of {', '.join(KINDS)}.", default="all")
+    ] = None
+    levels: Annotated[
+        tuple[float, ...] | None,
+        Setting("Some of the experiment's levels.", list, parse=_numbers, default="all"),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepTests:
+    """What the models are tested with."""
+
+    eval: Annotated[
+        str,
+        choice(
             "The tests of each model: auto, those of its trained family, as in the paper; or all.",
-        )
-    flags.DEFINE_list("seeds", ["0"], "Seeds; each model is trained once a seed.")
-    app.define_preset_flag()
-    app.define_source_flags()
-    flags.DEFINE_integer(
-        "train_examples", None, "Train on this many images, the first. By default on all."
-    )
-    flags.DEFINE_enum(
-        "model", None, list(models.MODELS), "The network; by default the paper's for the dataset."
-    )
-    flags.DEFINE_integer(
-        "epochs", None, "Passes over the training images; by default as many as for one run."
-    )
-    app.define_device_flags()
-    flags.DEFINE_integer(
-        "trials", experiments.TRIALS, "Passes over the test images for a random perturbation."
-    )
-    flags.DEFINE_enum(
-        "executor",
-        "local",
-        ("local", "ray"),
-        "What trains the models: processes on this machine, or a Ray cluster.",
-    )
-    flags.DEFINE_integer(
-        "workers",
-        None,
-        "How many models are trained at once. By default one, or as many as a cluster has room "
-        "for.",
-    )
-    flags.DEFINE_integer(
-        "threads",
-        None,
-        "Threads of each of them; by default a fair share of the cores, or --num_cpus. Their "
-        "number shows in the last digits of accuracies.",
-    )
-    flags.DEFINE_string(
-        "ray_address",
-        Cluster.address,
-        "The cluster (executor ray): auto, the one that this machine belongs to; local, one of "
-        "this machine alone, made for this sweep; or host:port.",
-    )
-    flags.DEFINE_float("num_cpus", Cluster.num_cpus, "Cores for a model (executor ray).")
-    flags.DEFINE_float(
-        "num_gpus", Cluster.num_gpus, "GPUs for a model, or a fraction of one (executor ray)."
-    )
-    flags.DEFINE_float(
-        "memory", Cluster.memory, "Memory for a model in GiB (executor ray). By default any."
-    )
-    flags.DEFINE_string("output_dir", "results", "Where tables, figures and runs are kept.")
-    flags.DEFINE_string("saved_models_dir", "saved_models", "Where SavedModels are exported.")
-    flags.DEFINE_bool("reference", True, "Draw the published numbers where there are some.")
-    flags.DEFINE_bool("dry_run", False, "List the models with an estimate of time and stop.")
+            ("auto", "all"),
+        ),
+    ] = "auto"
+    trials: Annotated[int, whole("Passes over the test images per random perturbation.")] = TRIALS
 
 
-def run(experiment: str, finish: Callable[[Path], None] | None = None) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """What trains the models."""
+
+    seeds: Annotated[tuple[int, ...], wholes("Seeds; each model is trained once per seed.", 0)] = (
+        0,
+    )
+    workers: Annotated[
+        int | None,
+        whole(
+            "How many models are trained at once.",
+            default="one, or as many as a cluster has room for",
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        whole(
+            "Threads of each of them. Their number shows in the last digits of accuracies.",
+            default="a fair share of the cores, or --num_cpus",
+        ),
+    ] = None
+    executor: Annotated[
+        str,
+        choice(
+            "What trains the models: processes on this machine, or a Ray cluster.",
+            ("local", "ray"),
+        ),
+    ] = "local"
+    ray_address: Annotated[
+        str,
+        Setting(
+            "The cluster (executor ray): auto, the one that this machine belongs to; local, one "
+            "of this machine alone, made for this sweep; or host:port."
+        ),
+    ] = Cluster.address
+    num_cpus: Annotated[float, number("Cores per model (executor ray).", above=0)] = (
+        Cluster.num_cpus
+    )
+    num_gpus: Annotated[
+        float, number("GPUs per model, or a fraction of one (executor ray).", 0)
+    ] = Cluster.num_gpus
+    memory: Annotated[
+        float | None, number("Memory per model in GiB (executor ray).", above=0, default="any")
+    ] = Cluster.memory
+
+    def cluster(self, given: set[str]) -> Cluster | None:
+        """The cluster that is asked for; None for this machine alone."""
+        if self.executor == "ray":
+            return Cluster(self.ray_address, self.num_cpus, self.num_gpus, self.memory)
+        for name in ("ray_address", "num_cpus", "num_gpus", "memory"):
+            if name in given:
+                raise InvalidArgument(name, getattr(self, name), "no value with executor=local")
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What figures show besides."""
+
+    reference: Annotated[bool, switch("Draw the published numbers where there are some.")] = True
+
+
+def _of_models(experiment: Experiment) -> list[str]:
+    """The settings of a run that are for all models of an experiment."""
+    alone = experiment.decides | {"seed", "pretrained"}
+    return [name for name in settings.declared(declaration.Run) if name not in alone]
+
+
+def _groups(experiment: Experiment) -> flags.Groups:
+    own = ", ".join(experiment.datasets)
+    selected = ["datasets", *experiment.selects]
+    tests = ["eval", "trials"] if "strategies" in experiment.selects else ["trials"]
+    chosen = some(Selected, selected)
+    about = dataclasses.replace(chosen[0].setting, default=own)
+    chosen[0] = dataclasses.replace(chosen[0], setting=about)
+    return {
+        "Which models": chosen,
+        "What carries them out": some(Execution),
+        "Data": some(Sources),
+        "Settings of all models that have them": some(declaration.Run, _of_models(experiment)),
+        "Tests": some(SweepTests, tests),
+        "Outputs": [*some(ModelOutputs), *some(Reference), *some(DryRun)],
+    }
+
+
+def launch(
+    experiment: Experiment,
+    main: Callable[[flags.Values], None],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Runs the command line of an experiment."""
+    app.launch(main, _groups(experiment), argv, words=declaration.defaults_in_words())
+
+
+def run(
+    experiment: Experiment,
+    values: flags.Values,
+    finish: Callable[[Path], None] | None = None,
+) -> None:
     """Carries out an experiment as the flags say; exits with 1 if a model failed.
 
     Args:
-        experiment: a name of `experiments.EXPERIMENTS`.
+        experiment: the experiment.
+        values: what the flags say.
         finish: what else to make of the tables, given the output directory.
     """
-    values = flags.FLAGS
-    if values.trials < 1:
-        raise InvalidArgument("trials", values.trials, "a whole number from 1 on")
-    seeds = _numbers("seeds", int)
-    if min(seeds) < 0:
-        raise InvalidArgument("seeds", ",".join(values.seeds), "whole numbers from 0 on")
-    cells = experiments.EXPERIMENTS[experiment](_selection())
-    all_tests = "eval" in values and values.eval == "all"
+    selection = Selection(**values.of(("datasets", *experiment.selects)))
+    cells = experiment.cells(selection)
+    all_tests = values.defaults.get("eval") is not None and values.eval == "all"
     if all_tests:
-        cells = experiments.with_all_tests(cells)
-    sources = Sources(
-        data_dir=values.data_dir,
-        data_source=values.data_source,
-        train_examples=values.train_examples,
-        test_examples=values.test_examples,
-        preset=values.preset,
-    )
-    cluster = _cluster()
+        cells = with_all_tests(cells)
+    execution = settings.make(Execution, values.given)
+    outputs = settings.make(ModelOutputs, values.given)
+    cluster = execution.cluster(set(values.given))
     cores = cluster.num_cpus if cluster else None
-    threads = sweeps.threads_of_each(values.workers, values.threads, cores)
+    threads = sweeps.threads_of_each(execution.workers, execution.threads, cores)
     machine.use_threads(threads)
     machine.share_gpus()  # with the workers
-    datasets = {name: sources.load(name) for name in dict.fromkeys(cell.dataset for cell in cells)}
-    options = {
-        name: values[name].value
-        for name in ("preset", "model", "epochs", "precision", "jit_compile", "distribute")
-    }
-    tasks = plan(cells, options, datasets, seeds=seeds, trials=values.trials)
+    sources = app.sources(values)
+    datasets = {name: _load(sources, name) for name in dict.fromkeys(c.dataset for c in cells)}
+    given = values.of(_of_models(experiment))
+    tasks = plan(cells, given, datasets, seeds=execution.seeds, trials=values.trials)
     if values.dry_run:
-        with app.outputs() as folders:
-            _list(
-                tasks,
-                estimate.seconds(tasks, datasets),
-                values.workers or 1,
-                folders["output_dir"],
-            )
+        with app.local(outputs) as folders:
+            seconds = estimate.seconds(tasks, datasets)
+            _list(tasks, seconds, execution.workers or 1, folders["output_dir"])
         return
-    with app.outputs() as folders:
-        with _pool(cluster, threads, sources, datasets, folders) as pool:
+    with app.local(outputs) as folders:
+        folders = {key: prepare_directory(key, folder) for key, folder in folders.items()}
+        if cluster:  # its workers are started elsewhere
+            folders = {key: folder.resolve() for key, folder in folders.items()}
+        url = outputs.saved_models_dir
+        function = functools.partial(work, threads=threads, saved_models_url=url, **folders)
+        pool = (
+            RayPool(cluster, function, execution.workers, folders, datasets)
+            if cluster
+            else LocalPool(execution.workers or 1, functools.partial(function, load=sources.of))
+        )
+        with pool:
             failed = sweeps.carry_out(
-                experiment,
+                experiment.name,
                 tasks,
                 pool,
                 output_dir=folders["output_dir"],
-                ended=lambda task: app.upload(task.run.name),
+                ended=lambda task: app.upload(outputs, task.run.name),
             )
-        if experiment == "impact":
+        if experiment.name == "impact":
             sweeps.save_examples(tasks, datasets, **folders)
-        figures.draw(experiment, folders["output_dir"], values.reference)
+        figures.draw(experiment.name, folders["output_dir"], values.reference)
         if finish:
             finish(folders["output_dir"])
         if all_tests:
-            trials = numbers.table(folders["output_dir"], experiment, "trials")
+            trials = numbers.table(folders["output_dir"], experiment.name, "trials")
             # The experiment may have others, which were not tested with all.
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
             app.print_profile(trials, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
-    print(f"tables   {values.output_dir}/{experiment}/tables")
-    print(f"figures  {values.output_dir}/{experiment}/figures")
+    print(f"tables   {outputs.output_dir}/{experiment.name}/tables")
+    print(f"figures  {outputs.output_dir}/{experiment.name}/figures")
     if failed:
         for outcome in failed:
             print(f"error: {outcome.task}: {outcome.problem}", file=sys.stderr)
         sys.exit(1)
 
 
-def _pool(
-    cluster: Cluster | None,
-    threads: int,
-    sources: Sources,
-    datasets: Mapping[str, Data],
-    folders: Mapping[str, Path],
-) -> LocalPool | RayPool:
-    """What carries out the models."""
-    values = flags.FLAGS
-    folders = {name: prepare_directory(name, folder) for name, folder in folders.items()}
-    if cluster:  # whose workers are started elsewhere
-        folders = {name: folder.resolve() for name, folder in folders.items()}
-    carry_out = functools.partial(
-        work, threads=threads, saved_models_url=values.saved_models_dir, **folders
-    )
-    if cluster:
-        return RayPool(cluster, carry_out, values.workers, folders, datasets)
-    return LocalPool(values.workers or 1, functools.partial(carry_out, load=sources.of))
-
-
-def _cluster() -> Cluster | None:
-    """The cluster that the flags ask for."""
-    values = flags.FLAGS
-    if values.executor == "ray":
-        return Cluster(values.ray_address, values.num_cpus, values.num_gpus, values.memory)
-    for flag in ("ray_address", "num_cpus", "num_gpus", "memory"):
-        if values[flag].present:
-            raise InvalidArgument(flag, values[flag].value, "no value with executor=local")
-    return None
-
-
-def _selection() -> experiments.Selection:
-    values = flags.FLAGS
-    asked = {
-        field.name: tuple(dict.fromkeys(values[field.name].value))
-        for field in dataclasses.fields(experiments.Selection)
-        if field.name in values and values[field.name].value is not None
-    }
-    if "levels" in asked:
-        asked["levels"] = tuple(_numbers("levels", float))
-    return experiments.Selection(**asked)
-
-
-def _numbers(flag: str, kind: type) -> list:
-    texts = flags.FLAGS[flag].value
+def _load(sources: Sources, dataset: str) -> data.Data:
     try:
-        numbers = [kind(text) for text in texts]
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise InvalidArgument(flag, ",".join(texts), "numbers, separated by commas")
-    return list(dict.fromkeys(numbers))
+        return sources.load(dataset)
+    except (InvalidArgument, Unavailable) as error:
+        raise (error.of("datasets") if error.argument == "dataset" else error) from error
 
 
 def _list(tasks: list[Task], seconds: dict[str, float], workers: int, output_dir: Path) -> None:

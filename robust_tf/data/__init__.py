@@ -3,20 +3,20 @@
 Nothing here perturbs or shuffles.
 """
 
-from robust_tf.data.datasets import (
-    DATA_SOURCES,
-    Data,
-    Split,
-    load,
-    load_test,
-    prepared_corruptions,
-    without_autotuning,
-)
+from robust_tf.data.examples import Data, Split, without_autotuning
+from robust_tf.data.recorded import load_test, prepared_corruptions
+from robust_tf.data.sample import Sample
+from robust_tf.data.sources import SOURCES, Auto, Source, load
+from robust_tf.data.tfds import Tfds
 
 __all__ = [
-    "DATA_SOURCES",
+    "SOURCES",
+    "Auto",
     "Data",
+    "Sample",
+    "Source",
     "Split",
+    "Tfds",
     "load",
     "load_test",
     "prepared_corruptions",

@@ -508,3 +508,42 @@ def _logits(x: keras.KerasTensor, classes: int, seed: int) -> keras.KerasTensor:
         classes, kernel_initializer=initializer, dtype="float32", name="logits"
     )
     return layer(x)
+
+
+# TEMPORARY-SHIM
+from typing import Annotated  # noqa: E402
+
+from robust_tf.settings import choice, number, switch  # noqa: E402
+
+_BN = Annotated[bool, switch("Batch norm after each convolution.")]
+_DO = Annotated[float, number("Rate of the dropout after each pooling.", 0, below=1, noun="a rate")]
+_AC = Annotated[str, choice("Activation after each convolution.", ACTIVATIONS)]
+
+
+def _shim(name):
+    spec = MODELS[name]
+
+    def f(
+        image_shape,
+        classes,
+        *,
+        batch_norm: _BN = spec.batch_norm,
+        dropout: _DO = spec.dropout,
+        activation: _AC = spec.activation,
+        **k,
+    ):
+        return build(
+            name,
+            image_shape,
+            classes,
+            batch_norm=batch_norm,
+            dropout=dropout,
+            activation=activation,
+            **k,
+        )
+
+    f.__name__ = name
+    return f
+
+
+FUNCTIONS = {name: _shim(name) for name in MODELS}

@@ -8,9 +8,11 @@ import pandas as pd
 
 from robust_tf import results
 from robust_tf.errors import Unavailable
+from robust_tf.evaluation.suites import TRIALS
 from robust_tf.files import replacing, writing_to
-from robust_tf.paper import claims, experiments, figures, numbers
+from robust_tf.paper import claims, figures, numbers
 from robust_tf.results.pages import Section, markdown, page
+from robust_tf.training.recipes import RECIPES, TRANSFER
 
 _OF_PAPER = ("impact", "ablation", "grid")
 _TITLE = "Strategies for Robust Image Classification: the published results and ours"
@@ -180,13 +182,13 @@ def _reduced(dataset: str, models: pd.DataFrame) -> list[str]:
     if (models["model"] == "compact").any():
         found.append("the network `compact`, which is not the paper's")
     for transfer, group in models.groupby(models["strategy"] == "transfer"):
-        table = experiments.TRANSFER_HYPERPARAMETERS if transfer else experiments.HYPERPARAMETERS
-        full = [table[model].epochs if model in table else 0 for model in group["model"]]
+        table = TRANSFER if transfer else RECIPES
+        full = [table[model]["epochs"] if model in table else 0 for model in group["model"]]
         if (group["epochs"] < full).any():
             what = "transfer" if transfer else "training"
             found.append(f"{group['epochs'].min()} epochs of {what} instead of {max(full)}")
-    if models["trials"].min() < experiments.TRIALS:
-        found.append(f"{models['trials'].min()} trials instead of {experiments.TRIALS}")
+    if models["trials"].min() < TRIALS:
+        found.append(f"{models['trials'].min()} trials instead of {TRIALS}")
     return found
 
 

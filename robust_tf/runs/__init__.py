@@ -1,5 +1,6 @@
 """The declaration of a run, carrying one out, and carrying many out."""
 
+from robust_tf.runs.declaration import PLAN_COLUMNS, RUN_COLUMNS, Run, resolve
 from robust_tf.runs.stages import (
     completed_epochs,
     draw,
@@ -11,11 +12,15 @@ from robust_tf.runs.stages import (
 )
 
 __all__ = [
+    "PLAN_COLUMNS",
+    "RUN_COLUMNS",
+    "Run",
     "completed_epochs",
     "draw",
     "folders",
     "is_finished",
     "load_model",
+    "resolve",
     "test",
     "train",
 ]

@@ -35,9 +35,7 @@ def seconds(tasks: Iterable[Task], datasets: Mapping[str, Data]) -> dict[str, fl
         key = (
             run.dataset,
             run.model,
-            run.batch_size,
-            run.batch_norm,
-            run.activation,
+            run.recipe.batch_size,
             run.precision,
         )
         if key not in measured:
@@ -46,7 +44,7 @@ def seconds(tasks: Iterable[Task], datasets: Mapping[str, Data]) -> dict[str, fl
         passes = sum(number_of_trials(condition, task.trials) for condition in task.conditions)
         estimates[run.name] = (
             start
-            + run.epochs * run.train_examples * an_image
+            + run.recipe.epochs * run.train_examples * an_image
             + passes * run.test_examples * a_test_image
         )
     return estimates
@@ -58,25 +56,23 @@ def _measure(run: Run, data: Data) -> tuple[float, float, float]:
     model = run.build_model(data)
     training.compile_model(
         model,
-        learning_rate=run.learning_rate,
-        beta_1=run.beta_1,
-        recipe=run.recipe,
-        steps_per_epoch=math.ceil(run.train_examples / run.batch_size),
+        run.recipe,
+        steps_per_epoch=math.ceil(run.train_examples / run.recipe.batch_size),
         jit_compile=run.jit_compile,
     )
-    index = tf.range(run.batch_size)
+    index = tf.range(run.recipe.batch_size)
     batch = data.train.images_at(index), tf.gather(data.train.labels, index)
     batches = without_autotuning(tf.data.Dataset.from_tensors(batch).repeat())
     steps = max(_STEPS, model.steps_per_execution)
 
     def train() -> None:
-        model.fit(batches, steps_per_epoch=steps, verbose=0)
+        model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
 
     train()
     evaluator = Evaluator(model, data.test.first(_TEST_EXAMPLES), run.seed)
     evaluator.accuracy(None)
     start = time.perf_counter() - begun
-    an_image = _time(train) / (steps * run.batch_size)
+    an_image = _time(train) / (steps * run.recipe.batch_size)
     passes = _time(lambda: [evaluator.accuracy(None) for _ in range(_STEPS)])
     return start, an_image, passes / (_STEPS * min(_TEST_EXAMPLES, len(data.test)))
 

@@ -22,10 +22,8 @@ from robust_tf.evaluation import Condition, Evaluator, OtherImages, examples, im
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
-from robust_tf.runs.declaration import Run
-from robust_tf.training import augmentations, devices
-from robust_tf.training.callbacks import Backup, Ramp
-from robust_tf.training.strategies import STRATEGIES, Settings, Training
+from robust_tf.runs.declaration import RUN_COLUMNS, Run
+from robust_tf.training import Backup, Training, Transfer, devices
 
 _BACKUP = "backup"
 
@@ -85,9 +83,10 @@ def train(
         shutil.rmtree(folder / _BACKUP, ignore_errors=True)  # if it was stopped before that
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
-    if run.strategy == "transfer" and run.pretrained is None and run.natural_run:
+    start = run.starts_from
+    if start is not None:
         train(
-            run.natural_run,
+            start,
             data,
             output_dir=output_dir,
             saved_models_dir=saved_models_dir,
@@ -104,7 +103,7 @@ def train(
         row["saved_model"] = f"{url.rstrip('/')}/{row['saved_model']}"
         with writing_to("output_dir", output_dir):
             results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
-            results.write(pd.DataFrame([row]), partial / "runs.csv", results.RUN_COLUMNS)
+            results.write(pd.DataFrame([row]), partial / "runs.csv", RUN_COLUMNS)
             os.rename(partial, folder)
             # Last: without it a run that is stopped here would begin again.
             shutil.rmtree(folder / _BACKUP)
@@ -139,9 +138,9 @@ def _fit_and_export(
         "train_accuracy": history["accuracy"].iloc[-1],
         "natural_accuracy": Evaluator(model, data.test, run.seed).accuracy(None),
         "seconds": seconds,
-        "images_per_second": run.epochs * started.examples / seconds,
+        "images_per_second": run.recipe.epochs * started.examples / seconds,
         "threads": machine.threads(),
-        "devices": started.settings.distribution.num_replicas_in_sync,
+        "devices": started.distribution.num_replicas_in_sync,
         "machine": machine.name(),
         "saved_model": saved_model.relative_to(saved_models_dir).as_posix(),
         "tensorflow_version": tf.__version__,
@@ -156,34 +155,23 @@ def _fit(
     data: Data,
     partial: Path,
     saved_models_dir: Path,
-    tensorboard: bool = False,
-    progress: bool = False,
+    tensorboard: bool,
+    progress: bool,
 ) -> tuple[Training, pd.DataFrame]:
     """What was trained, and its history."""
-    shared = devices.create(run.distribute)
     backup = Backup(partial / _BACKUP)
-    settings = Settings(
-        epochs=run.epochs,
-        batch_size=run.batch_size,
-        seed=run.seed,
-        perturbation=run.perturbation,
-        ramp=Ramp(run.ramp_start, run.ramp_end, run.ramp),
-        fresh=run.fresh,
-        augment=augmentations.parse(run.augment),
-        keep_standardization=run.keep_standardization or run.freeze_base,
-        shuffle=run.shuffle,
-        drop_remainder=run.drop_remainder,
-        initial_epoch=backup.completed_epochs(),
-        distribution=shared,
-    )
     build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
-    started = STRATEGIES[run.strategy](data.train, build, settings)
+    started = run.strategy.prepare(
+        data.train,
+        build,
+        run.recipe,
+        seed=run.seed,
+        initial_epoch=backup.completed_epochs(),
+        distribution=devices.create(run.distribute),
+    )
     with writing_to("output_dir", partial.parent):
         history = training.fit(
             started,
-            learning_rate=run.learning_rate,
-            beta_1=run.beta_1,
-            recipe=run.recipe,
             jit_compile=run.jit_compile,
             backup=backup,
             tensorboard_dir=partial / "tensorboard" if tensorboard else None,
@@ -195,11 +183,11 @@ def _fit(
 def _build_model(run: Run, data: Data, output_dir: Path, saved_models_dir: Path) -> keras.Model:
     """The model that training starts from."""
     pretrained = None
-    if run.pretrained is not None:
-        folder = saved_models.find("pretrained", run.pretrained)
+    if run.starts_from is not None:
+        pretrained = load_model(run.starts_from, output_dir, saved_models_dir)
+    elif isinstance(run.strategy, Transfer) and run.strategy.pretrained:
+        folder = saved_models.find("pretrained", run.strategy.pretrained)
         pretrained = saved_models.load(folder, "pretrained")
-    elif run.strategy == "transfer" and run.natural_run:
-        pretrained = load_model(run.natural_run, output_dir, saved_models_dir)
     return run.build_model(data, pretrained)
 
 

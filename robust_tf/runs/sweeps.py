@@ -125,7 +125,7 @@ def _ready(waiting: list[Task], most: int, planned: set[str], output_dir: Path) 
 
 def _waits_for(task: Task, names: set[str], output_dir: Path) -> bool:
     """Whether a task starts from a model that is one of some runs and not trained yet."""
-    start = task.start
+    start = task.run.starts_from
     return start is not None and start.name in names and not stages.is_finished(start, output_dir)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,61 +13,16 @@ import tensorflow as tf
 import tqdm
 
 from robust_tf import data as data_lib
-from robust_tf import machine, results
-from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf import machine, results, settings
+from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition
+from robust_tf.evaluation.suites import TRIALS, tests_at
 from robust_tf.files import is_locked
-from robust_tf.paper import experiments
-from robust_tf.results import trials
+from robust_tf.results import trials as trials_lib
 from robust_tf.runs import stages
-from robust_tf.runs.declaration import Options, Run
-
-
-@dataclasses.dataclass(frozen=True)
-class Sources:
-    """Where datasets come from and how much of them is used; as in `data.load`.
-
-    Attributes:
-        data_dir: TFDS's directory.
-        data_source: "tfds", "sample" or "auto".
-        train_examples: number of training images; None for all.
-        test_examples: number of test images; None for all.
-        preset: how the training images are presented.
-    """
-
-    data_dir: str | None = None
-    data_source: str = "auto"
-    train_examples: int | None = None
-    test_examples: int | None = None
-    preset: str = "text"
-
-    def load(self, dataset: str) -> data_lib.Data:
-        """Loads a dataset; the last few stay in memory.
-
-        Raises:
-            InvalidArgument: as `data.load`, the argument being "datasets".
-            Unavailable: likewise.
-        """
-        try:
-            return _load(self, dataset)
-        except (InvalidArgument, Unavailable) as error:
-            raise (error.of("datasets") if error.argument == "dataset" else error) from error
-
-    def of(self, run: Run) -> data_lib.Data:
-        """Loads the dataset of a run, from where the run has it."""
-        return dataclasses.replace(self, data_source=run.data_source).load(run.dataset)
-
-
-@functools.lru_cache(maxsize=4)
-def _load(sources: Sources, dataset: str) -> data_lib.Data:
-    return data_lib.load(
-        dataset,
-        data_dir=sources.data_dir,
-        data_source=sources.data_source,
-        train_examples=sources.train_examples,
-        test_examples=sources.test_examples,
-        **experiments.PRESETS[sources.preset].data_options(dataset),
-    )
+from robust_tf.runs.declaration import Run, resolve
+from robust_tf.runs.experiments import Cell
+from robust_tf.training import Natural
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +41,7 @@ class Task:
 
     def is_done(self, output_dir: Path) -> bool:
         """Whether it is trained, with all trials in `output_dir`."""
-        return stages.is_finished(self.run, output_dir) and trials.is_complete(
+        return stages.is_finished(self.run, output_dir) and trials_lib.is_complete(
             output_dir / self.run.name / "trials.csv",
             self.run.test_examples,
             self.conditions,
@@ -96,22 +51,6 @@ class Task:
     def is_taken(self, output_dir: Path) -> bool:
         """Whether some process works on it."""
         return any(map(is_locked, stages.folders(self.run, output_dir)))
-
-    @property
-    def folders(self) -> list[tuple[str, str]]:
-        """The folders that it reads or writes, each in `output_dir` or `saved_models_dir`."""
-        partial, finished = (path.name for path in stages.folders(self.run, ""))
-        names = [("output_dir", partial), ("output_dir", finished), ("saved_models_dir", finished)]
-        start = self.start
-        if start is not None:
-            names += [("output_dir", start.name), ("saved_models_dir", start.name)]
-        return names
-
-    @property
-    def start(self) -> Run | None:
-        """The run that its training starts from; None if it starts anew."""
-        own = self.run.strategy == "transfer" and self.run.pretrained is None
-        return self.run.natural_run if own else None
 
     def columns(self) -> dict[str, Any]:
         """The task as columns of `results.PLAN_COLUMNS`."""
@@ -123,14 +62,14 @@ class Task:
 
     def __str__(self) -> str:
         """In words: "mnist constant hot 6"; with what is unusual about it."""
-        run = self.run
+        run, flat = self.run, settings.flatten(self.run)
         words = [run.dataset, run.label]
-        if run.batch_norm is False:
+        if flat.get("batch_norm") is False:
             words.append("without batch norm")
-        if run.dropout == 0:
+        if flat.get("dropout") == 0:
             words.append("without dropout")
-        if run.activation not in (None, "relu"):
-            words.append(f"with {run.activation}")
+        if flat.get("activation", "relu") != "relu":
+            words.append(f"with {flat['activation']}")
         if run.standardize != "pixel":
             words.append(f"standardize {run.standardize}")
         if run.seed:
@@ -139,40 +78,42 @@ class Task:
 
 
 def plan(
-    cells: Iterable[experiments.Cell],
-    options: dict[str, Any],
-    datasets: dict[str, data_lib.Data],
+    cells: Iterable[Cell],
+    given: Mapping[str, Any],
+    datasets: Mapping[str, data_lib.Data],
     *,
     seeds: Iterable[int] = (0,),
-    trials: int = experiments.TRIALS,
+    trials: int = TRIALS,
 ) -> list[Task]:
     """The tasks of an experiment.
 
     Args:
         cells: the experiment's models.
-        options: of `configuration.Options`, for all models.
+        given: settings for all models, by name, as arguments of `declaration.resolve`. One
+            that belongs to some strategies, optimizers or networks holds for those models
+            that have it.
         datasets: by name.
-        seeds: each cell is a model a seed.
-        trials: passes for each random perturbation.
+        seeds: each cell is one model per seed.
+        trials: passes per random perturbation.
 
     Returns:
         The tasks, natural models first.
 
     Raises:
-        InvalidArgument: if an option is not allowed.
+        InvalidArgument: if a setting is not allowed, or no model has it.
     """
     tasks = []
+    unused = set(given)
     for cell in cells:
-        of_cell = {
-            key: value
-            for key, value in dataclasses.asdict(cell).items()
-            if key not in ("dataset", "test_levels") and value is not None
-        }
         for seed in seeds:
-            asked = Options(**{**options, **of_cell, "seed": seed})
-            tests = experiments.conditions(cell.test_levels, bool(asked.channel_blur))
-            tasks.append(Task(asked.resolve(datasets[cell.dataset]), tests, trials))
-    return sorted(tasks, key=lambda task: task.run.strategy != "natural")
+            own = {**given, **cell.settings, "seed": seed}
+            run = resolve(datasets[cell.dataset], loosely=given.keys(), **own)
+            unused -= set(settings.flatten(run))
+            tests = tests_at(cell.test_levels, run.channel_blur)
+            tasks.append(Task(run, tests, trials))
+    for name in unused:
+        raise InvalidArgument(name, given[name], "a setting that one of the models has")
+    return sorted(tasks, key=lambda task: not isinstance(task.run.strategy, Natural))
 
 
 def work(

@@ -14,8 +14,10 @@ import pandas as pd
 from robust_tf import models, results
 from robust_tf.files import replacing, writing_to
 from robust_tf.paper import numbers
-from robust_tf.perturbations import KINDS
+from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.results.pages import Section, markdown, page
+from robust_tf.runs.experiments import Cell, Experiment, Selection, with_all_tests
+from robust_tf.training import STRATEGIES
 
 FALL_COLUMNS = ["dataset", "test", *models.STANDARDIZATIONS, "share_of_pixel"]
 _EXPERIMENT = "standardization"
@@ -182,3 +184,51 @@ def _sections(output_dir: str | os.PathLike, figure: Path | None) -> list[Sectio
 
 def _points(fraction: float) -> str:
     return "" if pd.isna(fraction) else f"{100 * fraction:.2f}"
+
+
+def cells(selection: Selection) -> list[Cell]:
+    """Natural models and those of each strategy and kind, standardised in three ways.
+
+    Each kind is trained at its own level (`Kind.train_level`); all are tested with all of the
+    paper's tests. Goes beyond the paper.
+
+    Args:
+        selection: of datasets, strategies and kinds.
+
+    Returns:
+        Sixteen cells per dataset and standardisation.
+
+    Raises:
+        InvalidArgument: if a field of the selection has what is not there.
+    """
+    perturbing = [name for name in STRATEGIES if name != "natural"]
+    selection.check("strategies", perturbing)
+    selection.check("perturbs", KINDS)
+    found = []
+    for dataset in selection.datasets or EXPERIMENT.datasets:
+        for standardize in models.STANDARDIZATIONS:
+            found.append(Cell(dataset, {"standardize": standardize}))
+            found += [
+                Cell(
+                    dataset,
+                    {
+                        "standardize": standardize,
+                        "strategy": strategy,
+                        "perturbation": Perturbation(kind, KINDS[kind].train_level),
+                    },
+                )
+                for strategy in perturbing
+                if strategy in (selection.strategies or perturbing)
+                for kind in KINDS
+                if kind in (selection.perturbs or KINDS)
+            ]
+    return with_all_tests(found)
+
+
+EXPERIMENT = Experiment(
+    "standardization",
+    cells,
+    ("mnist",),
+    ("strategies", "perturbs"),
+    frozenset({"strategy", "perturb", "level", "standardize"}),
+)

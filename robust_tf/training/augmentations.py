@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.seeds import uniform
+from robust_tf.settings import Setting
 
 AUGMENTATIONS = ("flip", "shift")
 # The largest shift: 4 pixels of 32.
@@ -24,6 +25,20 @@ def parse(text: str) -> tuple[str, ...]:
     if len(set(names)) < len(names) or not set(names) <= set(AUGMENTATIONS):
         raise InvalidArgument("augment", text, f"none, or some of {', '.join(AUGMENTATIONS)}")
     return names
+
+
+def _checked(text: str) -> str:
+    parse(text)
+    return text
+
+
+SETTING = Setting(
+    f"none, or some of {', '.join(AUGMENTATIONS)}, separated by commas: changes of the training "
+    "images before they are perturbed, anew in each epoch. flip: left and right change places, "
+    "and the trained network averages over an image and its mirror image; shift: by up to an "
+    "eighth of a side. By default no flip for images of one channel.",
+    parse=_checked,
+)
 
 
 def augment(images: tf.Tensor, seeds: tf.Tensor, names: tuple[str, ...]) -> tf.Tensor:

@@ -1,0 +1,213 @@
+"""What several command lines take besides the settings of a run, declared once."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any
+
+from robust_tf import data, settings
+from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import OtherImages
+from robust_tf.evaluation.suites import TRIALS
+from robust_tf.perturbations import KINDS
+from robust_tf.runs.sources import Sources
+from robust_tf.saved_models import classifiers
+from robust_tf.settings import Declared, Setting, names, switch, whole
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The dataset."""
+
+    dataset: Annotated[
+        str | None,
+        Setting(
+            "A TFDS dataset with images of one size and class labels, e.g. mnist, cifar10.",
+            default="that of the model, or mnist",
+        ),
+    ] = None
+
+
+def _checked(low_high: Iterable[str]) -> Any:
+    try:
+        low, high = map(float, low_high)
+    except ValueError:
+        given = ",".join(low_high)
+        raise InvalidArgument("input_range", given, "two numbers, such as 0,255") from None
+    return low, high
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """A saved model."""
+
+    model: Annotated[
+        str | None,
+        Setting(
+            "A SavedModel's directory, with or without its version, or a .keras file; it takes "
+            "images and returns one score per class."
+        ),
+    ] = None
+    signature: Annotated[
+        str | None,
+        Setting(
+            "The signature to call.",
+            default="serving_default, or the only one that takes images",
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        Setting(
+            "The signature's output that has the scores.",
+            default="probabilities, or the only one with one score per class",
+        ),
+    ] = None
+    input_range: Annotated[
+        tuple[float, float],
+        Setting(
+            "The values that black and white have in the model's input.",
+            list,
+            parse=_checked,
+            default="0,1",
+        ),
+    ] = (0.0, 1.0)
+
+    def load(self, argument: str = "model") -> classifiers.Classifier:
+        """Loads it.
+
+        Raises:
+            InvalidArgument: if none is named, or a signature or output has to be.
+            Unavailable: if it is not there.
+        """
+        if not self.model:
+            raise InvalidArgument(argument, None, "the directory of a SavedModel")
+        return classifiers.load(
+            self.model,
+            signature=self.signature,
+            output=self.output,
+            input_range=self.input_range,
+            argument=argument,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tests:
+    """What models are tested with."""
+
+    eval: Annotated[
+        tuple[str, ...],
+        names(
+            "What to test: a list of kinds; all of them; or auto: those of the trained family "
+            "(stuck, dead and hot together), all for natural training. In a list besides: "
+            "corrupted, what is prepared of TFDS's mnist_corrupted or cifar10_corrupted; and "
+            "tfds:NAME, the test images of another TFDS dataset of the same form."
+        ),
+    ] = ("auto",)
+    trials: Annotated[int, whole("Passes over the test images per random perturbation.")] = TRIALS
+
+    def kinds(self, perturb: str | None) -> tuple[str, ...]:
+        """The kinds to test.
+
+        Args:
+            perturb: what the model was trained with: a kind, several, or "all"; None for
+                natural training.
+
+        Raises:
+            InvalidArgument: if one is unknown.
+        """
+        asked = [name for name in self.eval if not _is_other(name)]
+        for name in asked:
+            if name not in ("auto", "all", *KINDS):
+                expected = f"auto, all, corrupted, tfds:NAME, or some of {', '.join(KINDS)}"
+                raise InvalidArgument("eval", name, expected)
+        if "all" in asked or ("auto" in asked and perturb in (None, "all")):
+            return tuple(KINDS)
+        kinds = [kind for kind in asked if kind != "auto"]
+        if "auto" in asked:
+            families = {KINDS[kind].family for kind in str(perturb).split(",")}
+            kinds += [kind for kind in KINDS if KINDS[kind].family in families]
+        return tuple(dict.fromkeys(kinds))
+
+    @property
+    def asks_for_other_images(self) -> bool:
+        """Whether there is more to test than kinds of perturbation."""
+        return any(map(_is_other, self.eval))
+
+    def other_images(self, like: data.Data, sources: Sources) -> tuple[OtherImages, ...]:
+        """The tests besides kinds of perturbation.
+
+        Args:
+            like: the dataset that the tested models are for.
+            sources: where they come from.
+
+        Raises:
+            InvalidArgument: if a dataset is unknown or of another form.
+            Unavailable: if it is not there.
+        """
+        found: list[str] = []
+        for asked in filter(_is_other, self.eval):
+            corrupted = asked == "corrupted"
+            found += (
+                data.prepared_corruptions(like, sources.data_dir)
+                if corrupted
+                else [asked.removeprefix("tfds:")]
+            )
+        return tuple(
+            OtherImages(
+                *kind_and_severity(name),
+                data.load_test(
+                    name, like, data_dir=sources.data_dir, test_examples=sources.test_examples
+                ),
+            )
+            for name in dict.fromkeys(found)
+        )
+
+
+def _is_other(name: str) -> bool:
+    return name == "corrupted" or name.startswith("tfds:")
+
+
+def kind_and_severity(name: str) -> tuple[str, float]:
+    """Those of a dataset: TFDS's "cifar10_corrupted/fog_3" is severity 3 of 5."""
+    kind, _, severity = name.rpartition("_")
+    if name.startswith("cifar10_corrupted/") and severity.isdecimal():
+        return kind, float(severity)
+    return name, math.nan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Where results go: directories, or URLs of other file systems."""
+
+    output_dir: Annotated[str, Setting("Where folders with tables and figures are made.")] = (
+        "results"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelOutputs(Outputs):
+    """Where results and SavedModels go."""
+
+    saved_models_dir: Annotated[str, Setting("Where SavedModels are exported.")] = "saved_models"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """Whether anything is done."""
+
+    dry_run: Annotated[bool, switch("Print what would be done, and stop.")] = False
+
+
+def some(declares: type, only: Collection[str] | None = None, **defaults: Any) -> list[Declared]:
+    """Settings of a declaration for a group of flags.
+
+    Args:
+        declares: a dataclass.
+        only: their names; by default all.
+        **defaults: defaults that are others here.
+    """
+    found = settings.declared(declares)
+    for name, default in defaults.items():
+        setting = dataclasses.replace(found[name].setting, default="")
+        found[name] = dataclasses.replace(found[name], setting=setting, default=default)
+    return [found[name] for name in (found if only is None else only)]

@@ -1,0 +1,199 @@
+"""Datasets of TensorFlow Datasets (TFDS): opened, checked, downloaded where needed, and read."""
+
+import dataclasses
+import threading
+import urllib.parse
+from collections.abc import Iterable
+from typing import Annotated
+
+import numpy as np
+import requests
+import tensorflow_datasets as tfds
+
+from robust_tf import machine
+from robust_tf.data.examples import Data, Split, without_autotuning
+from robust_tf.errors import InvalidArgument, Unavailable, one_line
+from robust_tf.settings import Setting
+
+# Seconds until a host that does not answer counts as out of reach.
+_PROBE_SECONDS = 8.0
+
+DataDir = Annotated[
+    str | None,
+    Setting("TFDS's data directory.", default="TFDS_DATA_DIR, or else ~/tensorflow_datasets"),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """Datasets that TFDS has prepared, or can download and prepare.
+
+    Args:
+        data_dir: TFDS's directory; by default `TFDS_DATA_DIR`, or else TFDS's own default.
+    """
+
+    data_dir: DataDir = None
+
+    def load(self, dataset: str) -> Data:
+        """Loads a dataset into memory; prepares it first where that was not done.
+
+        Args:
+            dataset: a TFDS dataset with uint8 images of one size and integer labels.
+
+        Raises:
+            InvalidArgument: if the name is unknown or the dataset has another form.
+            Unavailable: if the data are corrupt, or not prepared and out of reach.
+        """
+        builder = open_builder(dataset, self.data_dir)
+        if problem := prepare(builder, self.data_dir):
+            raise Unavailable(
+                "dataset",
+                dataset,
+                f"{problem}; prepare it where there is a network "
+                f"(`tfds build {dataset}`) and name that directory by --data_dir",
+            )
+        test = name_of_test_split(builder)
+        if "train" not in builder.info.splits or test is None:
+            raise InvalidArgument(
+                "dataset",
+                dataset,
+                f"a TFDS dataset with splits train and test; it has {list(builder.info.splits)}",
+            )
+        return Data(
+            name=dataset,
+            source="tfds",
+            train=read_split(builder, "train", self.data_dir),
+            test=read_split(builder, test, self.data_dir),
+            label_names=tuple(builder.info.features["label"].names),
+        )
+
+
+def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """The builder of a dataset of images of one size and with a class label.
+
+    Raises:
+        InvalidArgument: if the name is unknown or the dataset has another form.
+        Unavailable: if its description is corrupt.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        raise InvalidArgument(
+            "dataset", name, "the name of a TFDS dataset, such as mnist or cifar10"
+        ) from None
+    except (ValueError, AssertionError) as error:  # a config or version that is not there
+        raise InvalidArgument(
+            "dataset", name, f"a TFDS dataset's name ({one_line(error)})"
+        ) from error
+    except Exception as error:  # whatever a damaged description makes TFDS raise
+        raise _corrupt(data_dir, f"the description of {name}", error) from error
+    features = builder.info.features
+    parts = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    image, label = parts.get("image"), parts.get("label")
+    fits = (
+        isinstance(image, tfds.features.Image)
+        and image.np_dtype == np.uint8
+        and None not in image.shape
+        and isinstance(label, tfds.features.ClassLabel)
+    )
+    if not fits:
+        raise InvalidArgument(
+            "dataset", name, "a TFDS dataset with uint8 images of one size and a class label"
+        )
+    return builder
+
+
+def prepare(builder: tfds.core.DatasetBuilder, data_dir: str | None) -> str | None:
+    """Downloads and prepares a dataset where that was not done; returns what went wrong.
+
+    Returns:
+        None where the dataset is prepared, or else the problem in a few words.
+
+    Raises:
+        Unavailable: if it was prepared and is corrupt.
+    """
+    if builder.is_prepared():
+        return None
+    if builder.data_path.exists():
+        raise _corrupt(data_dir, f"{builder.data_path} has no dataset_info.json")
+    for host in _unreachable(_hosts(builder.url_infos or ())):
+        return f"{builder.name} is not prepared in {builder.data_dir}, and {host} is out of reach"
+    try:
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+    except (OSError, tfds.download.DownloadError, requests.RequestException) as error:
+        return f"{builder.name} could not be prepared in {builder.data_dir} ({one_line(error)})"
+    return None
+
+
+def _corrupt(data_dir: str | None, what: str, error: Exception | None = None) -> Unavailable:
+    detail = f"{what} cannot be read ({one_line(error)})" if error else what
+    return Unavailable(
+        "data_dir",
+        data_dir or tfds.core.constants.DATA_DIR,
+        f"expected a directory of prepared TFDS data, but {detail}; "
+        "delete the dataset's folder there and prepare it again",
+    )
+
+
+def _hosts(urls: Iterable[str]) -> list[str]:
+    parts = [urllib.parse.urlsplit(url) for url in urls]
+    return sorted({f"{part.scheme}://{part.netloc}" for part in parts if part.netloc})
+
+
+def _unreachable(hosts: list[str]) -> list[str]:
+    """The hosts that do not answer in time; all are asked at once."""
+    answered: set[str] = set()
+
+    def ask(host: str) -> None:
+        try:
+            requests.head(host, timeout=_PROBE_SECONDS)
+        except requests.RequestException:
+            return
+        answered.add(host)
+
+    # Daemon threads: a name server that never answers must not keep the process.
+    threads = [threading.Thread(target=ask, args=(host,), daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(_PROBE_SECONDS)
+    return [host for host in hosts if host not in answered]
+
+
+def name_of_test_split(builder: tfds.core.DatasetBuilder) -> str | None:
+    """The name of the split to test with; None where there is none."""
+    return next((name for name in ("test", "validation") if name in builder.info.splits), None)
+
+
+def read_split(builder: tfds.core.DatasetBuilder, split: str, data_dir: str | None) -> Split:
+    """Reads a split of a prepared dataset into memory.
+
+    Raises:
+        Unavailable: if its files are corrupt.
+    """
+    # One file after another, so that an example's index is its place in the files.
+    config = tfds.ReadConfig(
+        interleave_cycle_length=1,
+        try_autocache=False,
+        num_parallel_calls_for_decode=machine.cores(),
+    )
+    expected = builder.info.splits[split].num_examples
+    images = np.empty((expected, *builder.info.features["image"].shape), np.uint8)
+    labels = np.empty((expected,), np.int64)
+    done = 0
+    try:
+        dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
+        dataset = dataset.map(lambda example: (example["image"], example["label"]))
+        batches = without_autotuning(dataset.batch(1000).prefetch(2))
+        for image_batch, label_batch in batches.as_numpy_iterator():
+            images[done : done + len(label_batch)] = image_batch
+            labels[done : done + len(label_batch)] = label_batch
+            done += len(label_batch)
+    except Exception as error:  # whatever damaged files make TFDS and TensorFlow raise
+        raise _corrupt(data_dir, f"split {split} of {builder.name}", error) from error
+    if done != expected:
+        problem = f"split {split} of {builder.name} has {done} examples instead of {expected}"
+        raise _corrupt(data_dir, problem)
+    return Split.of_arrays(images, labels)
