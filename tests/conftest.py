@@ -13,8 +13,7 @@ import pytest
 import robust_tf  # noqa: F401  (sets what must be set before TensorFlow is imported)
 from robust_tf import data as data_lib
 from robust_tf import models, saved_models
-from robust_tf.training import fit
-from robust_tf.training.strategies import Settings, natural
+from robust_tf.training import Adam, Natural, Recipe, fit
 from tests.forks import Forks
 
 ROOT = Path(__file__).parents[1]
@@ -56,12 +55,12 @@ def trained(sample) -> Iterator[keras.Model]:
 
     Tests share it and must leave it as it is; the last of them fails otherwise.
     """
-    training = natural(
+    training = Natural().prepare(
         sample.train,
         lambda: models.build("mnist_cnn", (28, 28, 1), 10),
-        Settings(epochs=1, batch_size=400),
+        Recipe(epochs=1, batch_size=400, optimizer=Adam(learning_rate=0.01)),
     )
-    fit(training, learning_rate=0.01, beta_1=0.5)
+    fit(training)
     before = [np.array(weight) for weight in training.model.weights]
     yield training.model
     for weight, value in zip(training.model.weights, before):

@@ -5,10 +5,12 @@ leaves what a run leaves, step by step and under the same locks as `runs.stages`
 numbers follow from the run's name.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import sys
 import time
@@ -29,6 +31,8 @@ STEPS, SECONDS = 5, 0.01
 STATE = b"x" * 50_000
 # A file that has a test in its name makes work fail: "dies-hot 4" ends its process.
 FAULTS = "faults"
+# The names of the runs, as often as they were trained to the end.
+LOG = "trained.log"
 
 
 def tasks() -> list[Task]:
@@ -42,8 +46,11 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
     """Stands for `tasks.work`."""
     run = task.run
     partial, folder = stages.folders(run, output_dir)
-    if not stages.is_finished(run, output_dir):
-        with locked(partial), writing_to("output_dir", output_dir):
+    with locked(partial), writing_to("output_dir", output_dir):
+        if stages.is_finished(run, output_dir):  # perhaps by the process that we waited for
+            with contextlib.suppress(OSError):
+                partial.rmdir()
+        else:
             if run.starts_from is not None:
                 assert stages.is_finished(run.starts_from, output_dir)
             for step in range(STEPS):
@@ -60,6 +67,8 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
             for state in partial.glob("state-*"):
                 state.unlink()
             os.rename(partial, folder)
+            with open(saved_models_dir / LOG, "a") as log:
+                log.write(f"{run.name}\n")
     rows: list[dict] = []
     with locked(folder):
         for condition in task.conditions:
@@ -83,6 +92,9 @@ def fail(output_dir: Path, label: str) -> None:
 
 
 def main(output_dir: str, saved_models_dir: str) -> None:
+    limit = os.environ.get("SHORT_SWEEP_LIMIT")
+    if limit:  # bytes per file
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
     # The sweep is a fork itself, of a process that has imported all.
     processes._context = lambda function: multiprocessing.get_context("fork")
     sweeps._POLL_SECONDS = 0.02
