@@ -132,7 +132,8 @@ class _Process:
 
     @property
     def reusable(self) -> bool:
-        return self._process.is_alive() and self._done < _TASKS_PER_PROCESS
+        died = self.connection.poll()  # while it waits nothing comes but the pipe's end
+        return not died and self._done < _TASKS_PER_PROCESS
 
     def begin(self, task: Any) -> None:
         self._task = task
