@@ -11,7 +11,6 @@ from robust_tf import data as data_lib
 from robust_tf import models, training
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator
-from robust_tf.evaluation import Natural as NaturalImages
 from robust_tf.perturbations import Perturbation
 from robust_tf.training import Adam, AdamW, Incremental, Natural, Ramp, Recipe, devices
 from tests.conftest import ROOT
