@@ -1,6 +1,6 @@
 """The declaration of a run, carrying one out, and carrying many out."""
 
-from robust_tf.runs.declaration import PLAN_COLUMNS, RUN_COLUMNS, Run
+from robust_tf.runs.declaration import RUN_COLUMNS, Run
 from robust_tf.runs.resolution import resolve
 from robust_tf.runs.stages import (
     completed_epochs,
@@ -13,7 +13,6 @@ from robust_tf.runs.stages import (
 )
 
 __all__ = [
-    "PLAN_COLUMNS",
     "RUN_COLUMNS",
     "Run",
     "completed_epochs",

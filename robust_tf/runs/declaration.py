@@ -276,6 +276,3 @@ _SETTINGS = [_RENAMED.get(name, name) for name in settings.declared(Run)]
 _DATA = ["divisor", "train_examples", "test_examples"]
 _KNOWN = [*dict.fromkeys([*_FIRST, "train_range", *_SETTINGS, *_DATA])]
 RUN_COLUMNS = [*_KNOWN, *_MEASURED]
-# The models of an experiment: all that is known of a run before it is trained, then what
-# it is tested with, "natural;hot 2", and how often.
-PLAN_COLUMNS = [*_KNOWN, "tests", "trials"]

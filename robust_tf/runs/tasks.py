@@ -54,7 +54,7 @@ class Task:
         return any(map(is_locked, stages.folders(self.run, output_dir)))
 
     def columns(self) -> dict[str, Any]:
-        """The task as columns of `results.PLAN_COLUMNS`."""
+        """The task as a row of an experiment's `models.csv`."""
         tests = ";".join(
             results.condition_label(test.key[0], test.level) for test in self.conditions
         )
