@@ -20,10 +20,10 @@ def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.D
     Args:
         split: MNIST's test images.
         rounds: timed rounds.
-        trials: passes a kind.
+        trials: passes per kind.
 
     Returns:
-        A row a test: trials_s, the seconds of its trials; ratio to bare forward passes of
+        One row per condition: trials_s, the seconds of its trials; ratio to bare forward passes of
         as many images in float32; first_s, what the first trial of a first model takes,
         with tracing, and compiling what nothing before it has compiled; and second_s,
         likewise of a second model.

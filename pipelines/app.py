@@ -93,6 +93,11 @@ def local(outputs: Outputs) -> contextlib.AbstractContextManager[dict[str, Path]
     return urls.local(_places(outputs))
 
 
+def upload(outputs: Outputs, name: str) -> None:
+    """Uploads a run that is finished, where outputs are at URLs; see `urls.upload`."""
+    urls.upload(_places(outputs), name)
+
+
 def _places(outputs: Outputs) -> dict[str, str]:
     names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
     found = {name: getattr(outputs, name) for name in names if hasattr(outputs, name)}

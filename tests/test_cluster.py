@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from robust_tf.executors.cluster import Cluster
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.executors.cluster import Cluster
 from tests.conftest import ROOT, command_line
 from tests.test_pipeline import check_one_line
 from tests.test_sweeps import SMALL, tables
