@@ -19,8 +19,7 @@ from robust_tf.evaluation import Evaluator
 from robust_tf.perturbations import Perturbation
 from robust_tf.training import devices, strategies
 from robust_tf.training.strategies import Settings
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line, outcome
+from tests.helpers import ROOT, check_one_line, command_line, outcome
 
 BATCH, EPOCHS = 400, 4
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.executors import mirror, urls
 from robust_tf.files import is_locked, locked, scratch_folder
-from tests.test_pipeline import check_one_line, outcome
+from tests.helpers import check_one_line, outcome
 
 
 def files(directory: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from robust_tf.perturbations.mixtures import Mixture
 from robust_tf.runs.declaration import Options
 from robust_tf.training import strategies
 from robust_tf.training.strategies import Settings
-from tests.test_pipeline import SMALL, check_one_line, outcome
+from tests.helpers import SMALL, check_one_line, outcome
 
 FEW = Mixture((("hot", 1, 3), ("noise", 0.02, 0.02), ("blur", 0.5, 0.5)))
 BASE = np.array([3, 4], np.int32)

@@ -13,7 +13,7 @@ from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.runs.declaration import Options, Run
 from robust_tf.training.strategies import STRATEGIES
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 CONDITIONS = experiments.test_conditions(("hot",))
 

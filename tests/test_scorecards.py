@@ -13,7 +13,7 @@ from robust_tf.perturbations import Perturbation
 from robust_tf.results import figures
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import comparison
-from tests.conftest import ROOT, command_line
+from tests.helpers import ROOT, command_line
 
 CONDITIONS = (None, Perturbation("hot", 2), Perturbation("noise", 0.05), Perturbation("blur", 1))
 
