@@ -18,8 +18,7 @@ import pytest
 from robust_tf.executors.cluster import Cluster
 
 from robust_tf.errors import InvalidArgument
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line
+from tests.helpers import ROOT, check_one_line, command_line
 from tests.test_sweeps import SMALL, tables
 
 pytest.importorskip("ray", reason="needs Ray: python -m pip install 'robust_tf[cluster]'")

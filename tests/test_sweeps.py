@@ -17,8 +17,7 @@ from robust_tf.paper.experiments import Selection
 from robust_tf.runs import sweeps
 from robust_tf.runs.declaration import Options
 from robust_tf.runs.tasks import Sources, Task, plan
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line, outcome
+from tests.helpers import ROOT, check_one_line, command_line, outcome
 
 SMALL = (
     "--datasets=mnist",
