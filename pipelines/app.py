@@ -126,8 +126,7 @@ def sources(values: flags.Values) -> Sources:
     """Where the data come from, as flags say."""
     asked = values.of(settings.declared(Sources))
     preset = values.preset if "preset" in values.defaults else Sources.preset
-    defaults = {"test_examples": values.test_examples}
-    return settings.make(Sources, defaults | asked, asked, preset=preset)
+    return settings.make(Sources, {"test_examples": values.test_examples} | asked, preset=preset)
 
 
 def print_accuracies(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:

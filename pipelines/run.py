@@ -103,7 +103,7 @@ def main(values: flags.Values) -> None:
     several = [runs.resolve(dataset, **given | {"seed": seed}) for seed in seeds]
     conditions = (
         *standard_tests(kinds, several[0].channel_blur),
-        *tests.other_images(dataset, sources),
+        *tests.other_images(dataset, values.data_dir, values.test_examples),
     )
     if values.dry_run:
         _print_configuration(several, conditions, tests.trials)

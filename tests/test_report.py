@@ -27,7 +27,7 @@ def write_tables(output_dir, name, cells, trials) -> None:
             "model": f"{cell.dataset}_cnn", "strategy": cell.settings.get("strategy", "natural"),
             "train_perturb": trained.kind, "train_level": trained.level, "seed": 0,
         }  # fmt: skip
-        tests = suites.tests_at(cell.test_levels)
+        tests = suites.conditions_at(cell.test_levels)
         labels = [str(test) for test in tests]
         plan.append(
             dict.fromkeys([*runs.RUN_COLUMNS, "tests", "trials"])

@@ -23,10 +23,10 @@ def standard_tests(kinds: Collection[str], channel_blur: bool = False) -> tuple[
         The conditions, kinds in the order of `KINDS`.
     """
     levels = ((kind, KINDS[kind].test_levels) for kind in KINDS if kind in kinds)
-    return tests_at(levels, channel_blur)
+    return conditions_at(levels, channel_blur)
 
 
-def tests_at(
+def conditions_at(
     levels: Iterable[tuple[str, Iterable[float]]], channel_blur: bool = False
 ) -> tuple[Condition, ...]:
     """Tests at levels by kind, natural images first; arguments and result as above."""

@@ -16,7 +16,7 @@ from robust_tf import data as data_lib
 from robust_tf import machine, results, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition
-from robust_tf.evaluation.suites import TRIALS, tests_at
+from robust_tf.evaluation.suites import TRIALS, conditions_at
 from robust_tf.files import is_locked
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs import stages
@@ -109,7 +109,7 @@ def plan(
             own = {**given, **cell.settings, "seed": seed}
             run = resolve(datasets[cell.dataset], loosely=given.keys(), **own)
             unused -= set(settings.flatten(run))
-            tests = tests_at(cell.test_levels, run.channel_blur)
+            tests = conditions_at(cell.test_levels, run.channel_blur)
             tasks.append(Task(run, tests, trials))
     for name in unused:
         raise InvalidArgument(name, given[name], "a setting that one of the models has")
