@@ -21,12 +21,10 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
 
-Tensor = keras.KerasTensor
-
 
 def inputs(
     image_shape: tuple[int, int, int], *, standardize: str, mirror: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """The images as they arrive, and as the first convolution takes them.
 
     Args:
@@ -48,7 +46,7 @@ def inputs(
 
 
 def convolution(
-    x: Tensor,
+    x: keras.KerasTensor,
     name: str,
     filters: int,
     kernel: int,
@@ -58,7 +56,7 @@ def convolution(
     bias: bool = False,
     precision: str,
     seed: int,
-) -> Tensor:
+) -> keras.KerasTensor:
     """A convolution with a square kernel; batch norm after it would cancel a bias."""
     return keras.layers.Conv2D(
         filters,
@@ -73,8 +71,13 @@ def convolution(
 
 
 def activated(
-    x: Tensor, number: int, activation: str = "relu", *, batch_norm: bool = True, precision: str
-) -> Tensor:
+    x: keras.KerasTensor,
+    number: int,
+    activation: str = "relu",
+    *,
+    batch_norm: bool = True,
+    precision: str,
+) -> keras.KerasTensor:
     """Batch norm, if asked for, then a Keras activation by name."""
     if batch_norm:
         x = BatchNormalization(
@@ -86,12 +89,14 @@ def activated(
     return keras.layers.Activation(activation, dtype=precision, name=f"activation_{number}")(x)
 
 
-def pooled(x: Tensor, number: int, *, precision: str) -> Tensor:
+def pooled(x: keras.KerasTensor, number: int, *, precision: str) -> keras.KerasTensor:
     """Max-pooling of 2×2 pixels."""
     return keras.layers.MaxPooling2D(2, dtype=precision, name=f"pool_{number}")(x)
 
 
-def dropped(x: Tensor, number: int, rate: float, *, precision: str, seed: int) -> Tensor:
+def dropped(
+    x: keras.KerasTensor, number: int, rate: float, *, precision: str, seed: int
+) -> keras.KerasTensor:
     """Dropout; no layer where the rate is 0."""
     if not rate:
         return x
@@ -100,14 +105,16 @@ def dropped(x: Tensor, number: int, rate: float, *, precision: str, seed: int) -
     return layer(x)
 
 
-def added(shortcut: Tensor, x: Tensor, number: int, *, precision: str) -> Tensor:
+def added(
+    shortcut: keras.KerasTensor, x: keras.KerasTensor, number: int, *, precision: str
+) -> keras.KerasTensor:
     """The sum of both branches of a residual block."""
     return keras.layers.Add(dtype=precision, name=f"add_{number}")([shortcut, x])
 
 
 def classifier(
-    images: Tensor,
-    x: Tensor,
+    images: keras.KerasTensor,
+    x: keras.KerasTensor,
     classes: int,
     *,
     name: str,
@@ -132,7 +139,7 @@ def classifier(
     return keras.Model(images, logits(x, classes, seed=seed), name=name)
 
 
-def logits(x: Tensor, classes: int, *, seed: int) -> Tensor:
+def logits(x: keras.KerasTensor, classes: int, *, seed: int) -> keras.KerasTensor:
     """The last dense layer, in float32 whatever the precision."""
     return keras.layers.Dense(
         classes, kernel_initializer=initializer(seed, "logits"), dtype="float32", name="logits"
