@@ -35,8 +35,8 @@ from robust_tf.files import (
 # Without the last a folder does not count. The first is in the folders of runs only, so
 # that what has it and not the last is known to be a run that was not uploaded whole.
 _FIRST, _LAST = "history.csv", ("runs.csv", "saved_model.pb")
-# In each local folder: time and size of its files when they were uploaded or fetched.
-_SENT = ".sent.json"
+# Holds for each local folder the time and size of its files when they were uploaded or fetched.
+_SENT = ".sent"
 # Written when a URL is opened, so that one that cannot be written is refused before the work.
 _PROBE = ".robust_tf"
 _RULE = (
@@ -181,7 +181,7 @@ class _Place:
             return
         for name in self._folders():
             shutil.rmtree(self.here / name)
-        for left in self.here.iterdir():  # hidden: the record, and a fetch that was killed
+        for left in self.here.iterdir():  # hidden: records, and a fetch that was killed
             if left.is_file():
                 left.unlink()
             elif left.name[0] == ".":
@@ -218,7 +218,7 @@ class _Place:
                 with new_folder(folder) as temporary:  # complete or not at all, here too
                     for path in paths:
                         self._get(name, path, temporary)
-                    _write(temporary / _SENT, _files(temporary))
+                self._note(name, _files(folder))
 
     def _get(self, name: str, path: str, folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -234,12 +234,18 @@ class _Place:
     def _at(self, name: str, path: str) -> str:
         return "/".join([self.root, *filter(None, [name]), path])
 
+    def _record(self, name: str) -> Path:
+        return self.here / _SENT / f"{name}.json"
+
     def _sent(self, name: str) -> dict[str, list[int]]:
-        path = self.here / name / _SENT
+        path = self._record(name)
         return json.loads(path.read_text()) if path.exists() else {}
 
     def _note(self, name: str, files: Mapping[str, list[int]]) -> None:
-        _write(self.here / name / _SENT, {**self._sent(name), **files})
+        content = json.dumps({**self._sent(name), **files})
+        self._record(name).parent.mkdir(exist_ok=True)
+        with replacing(self._record(name)) as temporary:
+            temporary.write_text(content)
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[None]:
@@ -278,8 +284,3 @@ def _files(folder: Path, deep: bool = True) -> dict[str, list[int]]:
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_mtime_ns, status.st_size]
-
-
-def _write(path: Path, content: Mapping[str, list[int]]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content))
