@@ -59,8 +59,13 @@ def there(memory, url: str = URL) -> dict[str, str]:
 
 def here(cache: Path) -> list[str]:
     """What is kept on this machine, but for hidden files."""
-    files = (path.relative_to(cache) for path in cache.rglob("*") if path.is_file())
-    return sorted("/".join(p.parts[3:]) for p in files if not p.name.startswith("."))
+    files = ("/".join(p.relative_to(cache).parts[3:]) for p in cache.rglob("*") if p.is_file())
+    return sorted(name for name in files if "/." not in f"/{name}")
+
+
+def files(folder: Path) -> dict[str, str]:
+    paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return {name: path.read_text() for name, path in paths.items() if "/." not in f"/{name}"}
 
 
 def within(files: dict[str, str], folder: str) -> dict[str, str]:
@@ -100,11 +105,7 @@ def test_what_is_finished_is_there_and_nothing_is_left_here(memory, cache):
     assert there(memory) == {**within(RUN, "run"), "report.md": "5"}
     assert here(cache) == ["other.partial/backup/epoch-00003.npz"]
     with outputs() as folders:
-        found = {
-            path.relative_to(folders["output_dir"]).as_posix(): path.read_text()
-            for path in folders["output_dir"].rglob("*")
-            if path.is_file() and path.name[0] != "."
-        }
+        found = files(folders["output_dir"])
     assert found == {**there(memory), "other.partial/backup/epoch-00003.npz": "6"}
 
 
@@ -289,11 +290,6 @@ def test_a_kill_at_any_step_loses_nothing(forks, tmp_path, tmp_path_factory, cac
         assert done.returncode == 0, done.stderr
         assert files(folder) == whole
     assert not here(cache)
-
-
-def files(folder: Path) -> dict[str, str]:
-    found = (path for path in folder.rglob("*") if path.is_file() and path.name[0] != ".")
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
 
 
 def test_a_sweep_that_is_killed_goes_on(forks, undisturbed, tmp_path, tmp_path_factory, cache):
