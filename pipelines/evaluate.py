@@ -12,7 +12,7 @@ from robust_tf import settings
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.sources import Sources
-from robust_tf.saved_models import classifiers
+from robust_tf.studies import robustness
 
 
 def main(values: flags.Values) -> None:
@@ -27,7 +27,7 @@ def main(values: flags.Values) -> None:
         *tests.other_images(dataset, app.sources(values)),
     )
     with app.local(settings.make(Outputs, values.given)) as folders:
-        folder, table = classifiers.test(
+        folder, table = robustness.write(
             classifier, dataset, conditions, trials=tests.trials, seed=values.seed, **folders
         )
     print(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from robust_tf import data, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import OtherImages
+from robust_tf.evaluation import Recorded
 from robust_tf.evaluation.suites import TRIALS
 from robust_tf.perturbations import KINDS
 from robust_tf.runs.sources import Sources
@@ -133,7 +133,7 @@ class Tests:
         """Whether there is more to test than kinds of perturbation."""
         return any(map(_is_other, self.eval))
 
-    def other_images(self, like: data.Data, sources: Sources) -> tuple[OtherImages, ...]:
+    def other_images(self, like: data.Data, sources: Sources) -> tuple[Recorded, ...]:
         """The tests besides kinds of perturbation.
 
         Args:
@@ -153,7 +153,7 @@ class Tests:
                 else [asked.removeprefix("tfds:")]
             )
         return tuple(
-            OtherImages(
+            Recorded(
                 *kind_and_severity(name),
                 data.load_test(
                     name, like, data_dir=sources.data_dir, test_examples=sources.test_examples

@@ -150,7 +150,7 @@ def _print_configuration(several: list[runs.Run], conditions: tuple, trials: int
     for run in several:
         for name, value in run.columns().items():
             print(f"{name} = {'' if value is None else value}")
-    print(f"tests = {', '.join(str(condition or 'natural') for condition in conditions)}")
+    print(f"tests = {', '.join(map(str, conditions))}")
     print(f"trials = {trials}")
 
 

@@ -9,13 +9,13 @@ from typing import Annotated
 
 from pipelines import app, flags
 from pipelines.options import DryRun, ModelOutputs, some
-from robust_tf import data, machine, settings
+from robust_tf import data, machine, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation.suites import TRIALS
 from robust_tf.executors.processes import LocalPool
 from robust_tf.executors.ray import Cluster, RayPool
 from robust_tf.files import prepare_directory
-from robust_tf.paper import figures, numbers
+from robust_tf.paper import examples, figures
 from robust_tf.perturbations import KINDS
 from robust_tf.runs import declaration, estimate, sweeps
 from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
@@ -216,16 +216,20 @@ def run(
                 ended=lambda task: app.upload(outputs, task.run.name),
             )
         if experiment.name == "impact":
-            sweeps.save_examples(tasks, datasets, **folders)
-        figures.draw(experiment.name, folders["output_dir"], values.reference)
+            examples.write(tasks, datasets, **folders)
+        if experiment.name in figures.FIGURES:
+            figures.draw(experiment.name, folders["output_dir"], values.reference)
         if finish:
             finish(folders["output_dir"])
         if all_tests:
-            trials = numbers.table(folders["output_dir"], experiment.name, "trials")
+            trials, all_runs = (
+                results.read_experiment(folders["output_dir"], experiment.name, name)
+                for name in ("trials", "runs")
+            )
             # The experiment may have others, which were not tested with all.
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
-            app.print_profile(trials, _SHOWN)
+            app.print_profile(trials, all_runs, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
     print(f"tables   {outputs.output_dir}/{experiment.name}/tables")
     print(f"figures  {outputs.output_dir}/{experiment.name}/figures")

@@ -10,7 +10,7 @@ import tensorflow as tf
 from robust_tf import data as data_lib
 from robust_tf import models, training
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
 from robust_tf.training import Adam, AdamW, Incremental, Natural, Ramp, Recipe, devices
 from tests.conftest import ROOT
@@ -54,7 +54,7 @@ def train(count: int, dropout: float, path: str) -> None:
         labels.append(np.stack(of_devices[1], axis=1).reshape(BATCH))
     history = training.fit(started)
     model = devices.on_one_device(started.model, build)
-    accuracy = Evaluator(model, dataset.test).accuracy(None)
+    accuracy = Evaluator(model, dataset.test).accuracy(Natural())
     weights = np.concatenate([np.ravel(weight) for weight in model.trainable_weights])
     natural = np.stack([dataset.train.images_at(tf.range(len(dataset.train)))])[0]
     np.savez(

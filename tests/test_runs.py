@@ -9,6 +9,7 @@ from robust_tf import data as data_lib
 from robust_tf import results, runs, training
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation import Natural
 from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.runs.declaration import Options, Run
@@ -222,7 +223,7 @@ def test_further_tests_are_added_to_those_that_are_there(small, folders):
 def test_trials_are_found_again_whatever_their_level(small, folders):
     run = short(small)
     levels = np.linspace(0.001, 0.05, 5)[[1, 3]].tolist() + [0.1 + 0.2]
-    conditions = [None, *(Perturbation("noise", level) for level in levels)]
+    conditions = [Natural(), *(Perturbation("noise", level) for level in levels)]
     first = carry_out(run, small, folders, conditions, trials=2)
     assert len(first) == 1 + 3 * 2
     pd.testing.assert_frame_equal(carry_out(run, small, folders, conditions, trials=2), first)
@@ -269,7 +270,7 @@ def test_figures(small, folders):
 
 def test_the_papers_test_conditions():
     conditions = experiments.test_conditions(tuple(KINDS), channel_blur=True)
-    assert conditions[0] is None
+    assert conditions[0] == Natural()
     assert [str(condition) for condition in conditions[1:]] == [
         "stuck 2", "dead 2", "hot 2", "noise 0.0255", "noise 0.03775", "noise 0.05",
         "blur 0.5", "blur 0.75", "blur 1",

@@ -1,6 +1,4 @@
 import os
-import random
-import resource
 import signal
 import subprocess
 import time
@@ -11,8 +9,7 @@ import pytest
 
 from robust_tf import results
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.files import is_locked
-from robust_tf.paper import experiments
+from robust_tf.paper import examples, experiments
 from robust_tf.paper.experiments import Selection
 from robust_tf.runs import sweeps
 from robust_tf.runs.declaration import Options
@@ -218,7 +215,7 @@ def test_examples_of_a_model_that_is_gone(small, tmp_path):
     row = {"run": run.name, "saved_model": "gone/1"}
     pd.DataFrame([row]).to_csv(tmp_path / run.name / "runs.csv", index=False)
     with pytest.raises(Unavailable, match="saved_models_dir"):
-        sweeps.save_examples([task], {"mnist": small}, tmp_path, tmp_path / "saved")
+        examples.write([task], {"mnist": small}, tmp_path, tmp_path / "saved")
 
 
 def test_a_fair_share_of_the_cores():

@@ -5,7 +5,7 @@ Source: Cavey, Dolan and Stock (2020), sections V and VI.
 
 from collections.abc import Collection, Iterable
 
-from robust_tf.evaluation.evaluator import Condition
+from robust_tf.evaluation.conditions import Condition, Natural
 from robust_tf.perturbations import KINDS, Perturbation
 
 # Passes over the test set per random condition.
@@ -31,7 +31,7 @@ def tests_at(
 ) -> tuple[Condition, ...]:
     """Tests at levels by kind, natural images first; arguments and result as above."""
     return (
-        None,
+        Natural(),
         *(
             Perturbation(kind, level, channel_blur and kind == "blur")
             for kind, own in levels

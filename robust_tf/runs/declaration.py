@@ -33,9 +33,7 @@ from robust_tf.training.ramp import Ramp
 from robust_tf.training.recipes import LEAST_STEPS_PER_EPOCH, RECIPES, TRANSFER, recipe_of
 from robust_tf.training.strategies import counts_pixels
 
-NETWORKS = {
-    name: settings.of_function(function) for name, function in models.networks.FUNCTIONS.items()
-}
+NETWORKS = {name: settings.of_function(function) for name, function in models.MODELS.items()}
 
 
 @dataclasses.dataclass(frozen=True)

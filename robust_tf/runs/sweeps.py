@@ -8,16 +8,14 @@ processes can share it.
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import tqdm
 
-from robust_tf import data as data_lib
 from robust_tf import machine, results
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import examples
 from robust_tf.files import prepare_directory, writing_to
 from robust_tf.runs import stages
 from robust_tf.runs.pool import Outcome, Pool
@@ -127,37 +125,6 @@ def _waits_for(task: Task, names: set[str], output_dir: Path) -> bool:
     """Whether a task starts from a model that is one of some runs and not trained yet."""
     start = task.run.starts_from
     return start is not None and start.name in names and not stages.is_finished(start, output_dir)
-
-
-def save_examples(
-    tasks: Iterable[Task],
-    datasets: Mapping[str, data_lib.Data],
-    output_dir: str | os.PathLike,
-    saved_models_dir: str | os.PathLike,
-) -> None:
-    """Writes the examples of figures 3, 5 and 7 to `impact/tables/examples.csv`.
-
-    Args:
-        tasks: of the experiment "impact"; a dataset's first model that is done is shown.
-        datasets: by name.
-        output_dir: holds the runs' folders.
-        saved_models_dir: holds their SavedModels.
-
-    Raises:
-        Unavailable: if a SavedModel is gone or the table cannot be written.
-    """
-    output_dir = Path(output_dir)
-    tables: dict[str, pd.DataFrame] = {}
-    for run in (task.run for task in tasks if task.is_done(output_dir)):
-        if run.dataset not in tables:
-            model = stages.load_model(run, output_dir, saved_models_dir)
-            data = datasets[run.dataset]
-            tables[run.dataset] = examples.of_paper(run.label, model, data, seed=run.seed)
-    if tables:
-        table = pd.concat(tables.values(), ignore_index=True)
-        with writing_to("output_dir", output_dir):
-            path = output_dir / "impact" / "tables" / "examples.csv"
-            results.write(table, path, list(table.columns))
 
 
 def threads_of_each(

@@ -55,8 +55,7 @@ class Task:
     def columns(self) -> dict[str, Any]:
         """The task as columns of `results.PLAN_COLUMNS`."""
         tests = ";".join(
-            results.condition_label(*((test.kind, test.level) if test else ("none", 0.0)))
-            for test in self.conditions
+            results.condition_label(test.key[0], test.level) for test in self.conditions
         )
         return {**self.run.columns(), "tests": tests, "trials": self.trials}
 
