@@ -20,6 +20,7 @@ import pandas as pd
 
 from robust_tf import data as data_lib
 from robust_tf import results
+from robust_tf.evaluation import number_of_trials
 from robust_tf.executors import processes, urls
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.paper import experiments
@@ -72,8 +73,8 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
     rows: list[dict] = []
     with locked(folder):
         for condition in task.conditions:
-            kind, level = (condition.kind, condition.level) if condition else ("none", None)
-            for trial in range(task.trials if condition else 1):
+            kind, level = condition.kind, condition.level
+            for trial in range(number_of_trials(condition, task.trials)):
                 accuracy = random.Random(f"{run.name} {kind} {level} {trial}").random()
                 test = {"test_perturb": kind, "test_level": level, "trial": trial}
                 rows.append({**run.columns(), **test, "accuracy": accuracy, "n_examples": 10})

@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -7,13 +8,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipelines import sweep
 from robust_tf import results
+from robust_tf.data import Sample
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.executors.processes import LocalPool
 from robust_tf.paper import examples, experiments
-from robust_tf.paper.experiments import Selection
-from robust_tf.runs import sweeps
-from robust_tf.runs.declaration import Options
-from robust_tf.runs.tasks import Sources, Task, plan
+from robust_tf.runs import resolve, sweeps
+from robust_tf.runs.experiments import Cell, Selection
+from robust_tf.runs.presets import DATA
+from robust_tf.runs.sources import Sources
+from robust_tf.runs.tasks import Task, plan, work
 from tests.conftest import ROOT, command_line
 from tests.test_pipeline import check_one_line, outcome
 
@@ -56,7 +61,7 @@ def undisturbed(tmp_path_factory) -> Path:
     process = start(folder, *GRID, "--workers=2")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "5 of 5 models are done" in out and "5/5 models" in err
+    assert "5 of 5 models are done" in out and "5/5 [" in err
     return folder / "results"
 
 
@@ -78,12 +83,20 @@ def test_a_sweep_leaves_tables_figures_and_saved_models(undisturbed):
 
 
 def test_transfer_without_its_natural_model_in_the_plan_trains_that_first(tmp_path):
-    sources = Sources(data_source="sample", train_examples=300, test_examples=200)
+    sources = Sources(data_source=Sample(), train_examples=300, test_examples=200)
     datasets = {"mnist": sources.load("mnist")}
-    cells = [experiments.Cell("mnist", "transfer", "hot", 1)]
+    cells = [Cell("mnist", {"strategy": "transfer", "perturb": "hot", "level": 1})]
     tasks = plan(cells, {"epochs": 1}, datasets, trials=1)
     folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
-    assert sweeps.carry_out("mine", tasks, sources, progress=False, **folders) == []
+    function = functools.partial(
+        work, load=sources.of, threads=1, saved_models_url="saved", **folders
+    )
+    ended = []
+    with LocalPool(1, function) as pool:
+        failed = sweeps.carry_out(
+            "mine", tasks, pool, output_dir=tmp_path / "results", ended=ended.append, progress=False
+        )
+    assert failed == [] and ended == tasks
     runs = pd.read_csv(tmp_path / "results" / "mine" / "tables" / "runs.csv")
     assert runs["strategy"].tolist() == ["transfer"]
     assert len(list((tmp_path / "results").glob("mnist-natural-*/runs.csv"))) == 1
@@ -187,29 +200,30 @@ def test_bad_flags_give_one_line_and_exit_code_2(command, tmp_path, flag):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_the_published_preset(sample):
-    preset = experiments.PRESETS["published"]
-    data = Sources(data_source="sample", preset="published").load("mnist")
+def test_the_published_preset():
+    data = Sources(data_source=Sample(), preset="published").load("mnist")
     assert data.train.divisor == data.test.divisor == 256
     cells = experiments.grid(Selection(("mnist",), perturbs=("hot", "blur"), levels=(3, 0.52)))
     tasks = plan(cells, {"preset": "published"}, {"mnist": data})
     by_label = {task.run.label: task.run for task in tasks}
     hot = by_label["incremental hot 3"]
-    assert hot.level == 3 and hot.perturbation.level == 4  # one more than the axis says
-    assert (hot.beta_1, hot.shuffle, hot.drop_remainder) == (0.9, False, True)
-    assert (hot.ramp_start, hot.ramp_end) == (0.0, 1 - 1 / 50)
-    blur = by_label["constant blur 0.52"]
-    assert blur.perturbation.channel_blur and blur.perturbation.level == 0.52
-    assert preset.data_options("cifar10") == {"divisor": 255, "most_train_examples": None}
+    # One more than the axis says.
+    assert hot.strategy.perturbation.level == 3 and hot.strategy.applied.level == 4
+    recipe = hot.recipe
+    assert (recipe.optimizer.beta_1, recipe.shuffle, recipe.drop_remainder) == (0.9, False, True)
+    assert (hot.strategy.ramp.start, hot.strategy.ramp.end) == (0.0, 1 - 1 / 50)
+    blur = by_label["constant blur 0.52"].strategy.applied
+    assert blur.channel_blur and blur.level == 0.52
+    assert "cifar10" not in DATA["published"]
 
 
 def test_what_cannot_be_loaded_names_the_flag_of_sweeps():
     with pytest.raises(InvalidArgument, match="^datasets=no_such: expected the name of a TFDS"):
-        Sources().load("no_such")
+        sweep._load(Sources(), "no_such")
 
 
 def test_examples_of_a_model_that_is_gone(small, tmp_path):
-    run = Options(epochs=1, batch_size=50).resolve(small)
+    run = resolve(small, epochs=1, batch_size=50)
     task = Task(run, (), 1)
     (tmp_path / run.name).mkdir()
     row = {"run": run.name, "saved_model": "gone/1"}
@@ -223,6 +237,8 @@ def test_a_fair_share_of_the_cores():
     assert sweeps.threads_of_each(1) == cores
     assert sweeps.threads_of_each(10 * cores) == 1
     assert sweeps.threads_of_each(2, 7) == 7
+    assert sweeps.threads_of_each(None, None, 3.0) == 3
+    assert sweeps.threads_of_each(None, None, 0.5) == 1
 
 
 @pytest.mark.parametrize(
