@@ -21,7 +21,7 @@ import pandas as pd
 from robust_tf import data as data_lib
 from robust_tf import results
 from robust_tf.evaluation import number_of_trials
-from robust_tf.executors import processes, urls
+from robust_tf.executors import processes, ray, urls
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.paper import experiments
 from robust_tf.runs import RUN_COLUMNS, stages, sweeps
@@ -43,7 +43,7 @@ def tasks() -> list[Task]:
     return plan(experiments.grid(selection), {"epochs": STEPS}, {"mnist": data}, trials=2)
 
 
-def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
+def work(task: Task, *, output_dir: Path, saved_models_dir: Path, load: object = None) -> None:
     """Stands for `tasks.work`."""
     run = task.run
     partial, folder = stages.folders(run, output_dir)
@@ -104,7 +104,13 @@ def main(output_dir: str, saved_models_dir: str) -> None:
     with urls.local(directories) as folders:
         for name, folder in folders.items():
             prepare_directory(name, folder)
-        with processes.LocalPool(2, functools.partial(work, **folders)) as pool:
+        function = functools.partial(work, **folders)
+        address = os.environ.get("SHORT_SWEEP_RAY")
+        if address:
+            pool = ray.RayPool(ray.Cluster(address), function, None, folders, {})
+        else:
+            pool = processes.LocalPool(2, function)
+        with pool:
             failed = sweeps.carry_out(
                 "grid",
                 planned,

@@ -186,7 +186,7 @@ BAD_FLAGS = {
     "--threads=0": "--threads=0: expected a whole number from 1 on",
     "--trials=0": "--trials=0: expected a whole number from 1 on",
     "--epochs=0": "--epochs=0: expected a whole number from 1 on",
-    "--preset=mine": "--preset=mine: value should be one of <text|published>",
+    "--preset=mine": "--preset=mine: expected one of text, published",
 }
 
 
