@@ -291,7 +291,7 @@ UNAVAILABLE = {
 
 
 @pytest.mark.parametrize("flag", UNAVAILABLE)
-def test_what_the_cluster_does_not_have_is_told_in_one_line(grid, tmp_path, flag):
+def test_what_the_cluster_does_not_have_is_one_line(grid, tmp_path, flag):
     done = grid(flag)
     check_one_line(done, 1, UNAVAILABLE[flag])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
