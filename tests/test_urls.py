@@ -139,6 +139,18 @@ def test_a_folder_in_use_is_left_for_later(memory, cache):
     assert there(memory) == within(RUN, "run")
 
 
+def test_a_folder_in_use_at_the_end_is_kept(memory, cache):
+    with outputs() as folders:
+        write(folders["output_dir"] / "run", RUN)
+        lock = locked(folders["output_dir"] / "run")
+        lock.__enter__()  # by a worker of a cluster that has not ended yet
+    assert there(memory) == {} and len(here(cache)) == len(RUN)
+    lock.__exit__(None, None, None)
+    with outputs():
+        pass
+    assert there(memory) == within(RUN, "run") and not here(cache)
+
+
 def test_nothing_at_the_url_is_deleted(memory):
     with outputs() as folders:
         write(folders["output_dir"] / "run", RUN)

@@ -125,7 +125,8 @@ def _place(argument: str, url: str) -> "_Place":
     except Exception as error:  # a driver that is not installed, or whatever it raises
         raise Unavailable(argument, url, one_line(error)) from error
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    here = cache / "robust_tf" / "outputs" / f"{file_name(url)[:80]}-{digest(url.rstrip('/'))}"
+    same = url.rstrip("/")
+    here = cache / "robust_tf" / "outputs" / f"{file_name(same)[:80]}-{digest(same)}"
     return _Place(argument, url, system, root.rstrip("/"), here)
 
 
@@ -161,25 +162,25 @@ class _Place:
         """Uploads what is finished and not there yet: some folders, or all."""
         for name in names or ["", *self._folders()]:
             if (self.here / name).is_dir() and not is_locked(self.here / name):
-                sent = self._sent(name)
-                files = _files(self.here / name, deep=bool(name))
-                for path in sorted(files, key=_order):
-                    if sent.get(path) != files[path]:
-                        content = (self.here / name / path).read_bytes()
-                        with self._used():
-                            self._put(name, path, content)
-                        self._note(name, {path: files[path]})
+                for path, stamp in self._unsent(name).items():
+                    content = (self.here / name / path).read_bytes()
+                    with self._used():
+                        self._put(name, path, content)
+                    self._note(name, {path: stamp})
 
     def tidy(self, descriptor: int) -> None:
-        """After `upload`: removes all but training that is not finished.
+        """Removes all but training that is not finished, once everything is uploaded.
 
-        Nothing is removed where another process uses the directory.
+        Nothing is removed while another process uses the directory, or a folder in it.
         """
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        for name in self._folders():
+        folders = self._folders()
+        if self._unsent("") or any(is_locked(self.here / n) or self._unsent(n) for n in folders):
+            return
+        for name in folders:
             shutil.rmtree(self.here / name)
         for left in self.here.iterdir():  # hidden: records, and a fetch that was killed
             if left.is_file():
@@ -240,6 +241,13 @@ class _Place:
     def _sent(self, name: str) -> dict[str, list[int]]:
         path = self._record(name)
         return json.loads(path.read_text()) if path.exists() else {}
+
+    def _unsent(self, name: str) -> dict[str, list[int]]:
+        """The files of a folder that are not uploaded, in the order in which they are to be."""
+        sent, files = self._sent(name), _files(self.here / name, deep=bool(name))
+        return {
+            path: files[path] for path in sorted(files, key=_order) if sent.get(path) != files[path]
+        }
 
     def _note(self, name: str, files: Mapping[str, list[int]]) -> None:
         content = json.dumps({**self._sent(name), **files})
