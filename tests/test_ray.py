@@ -233,13 +233,10 @@ def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
     check_same(folder, undisturbed)
 
 
-def test_one_node_that_the_sweep_starts_itself(nodes, outputs):
-    short, folder = outputs / "short", outputs / "local"
-    process = begin(nodes, short, "--workers=2", "--epochs=5")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+def test_one_node_that_the_sweep_starts_itself(nodes, outputs, undisturbed):
+    folder = outputs / "local"
     before = set(processes("raylet "))
-    process = begin(nodes, folder, "--epochs=5", "--executor=ray", "--ray_address=local")
+    process = begin(nodes, folder, "--executor=ray", "--ray_address=local")
     open_to_others = set()
 
     def look() -> bool:
@@ -249,7 +246,7 @@ def test_one_node_that_the_sweep_starts_itself(nodes, outputs):
 
     wait_for(look, 300)
     assert process.returncode == 0, process.communicate()
-    check_same(folder, short)
+    check_same(folder, undisturbed)
     assert open_to_others == set()
     wait_for(lambda: set(processes("/raylet/raylet ")) <= before, 30)
 
