@@ -17,7 +17,7 @@ from robust_tf.executors.ray import Cluster, RayPool
 from robust_tf.files import prepare_directory
 from robust_tf.paper import examples, figures
 from robust_tf.perturbations import KINDS
-from robust_tf.runs import declaration, estimate, sweeps
+from robust_tf.runs import declaration, estimate, resolution, sweeps
 from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
 from robust_tf.runs.sources import Sources
 from robust_tf.runs.tasks import Task, plan, work
@@ -160,7 +160,7 @@ def launch(
     argv: Sequence[str] | None = None,
 ) -> None:
     """Runs the command line of an experiment."""
-    app.launch(main, _groups(experiment), argv, words=declaration.defaults_in_words())
+    app.launch(main, _groups(experiment), argv, words=resolution.defaults_in_words())
 
 
 def run(

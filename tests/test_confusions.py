@@ -10,7 +10,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
 from robust_tf.studies import confusions
-from tests.test_pipeline import check_one_line
+from tests.helpers import check_one_line
 
 CONDITIONS = [Perturbation("noise", 0.2), Perturbation("hot", 3), Perturbation("hot", 1)]
 

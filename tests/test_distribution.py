@@ -13,8 +13,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
 from robust_tf.training import Adam, AdamW, Incremental, Ramp, Recipe, devices
-from tests.conftest import ROOT
-from tests.test_pipeline import check_one_line
+from tests.helpers import ROOT, check_one_line
 
 BATCH, EPOCHS = 400, 4
 

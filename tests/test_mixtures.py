@@ -15,7 +15,7 @@ from robust_tf.results import trials
 from robust_tf.runs import resolve
 from robust_tf.seeds import stream_seed
 from robust_tf.training import Incremental, Recipe
-from tests.test_pipeline import SMALL, check_one_line, outcome
+from tests.helpers import SMALL, check_one_line, outcome
 
 FEW = Mixture((("hot", 1, 3), ("noise", 0.02, 0.02), ("blur", 0.5, 0.5)))
 BASE = np.array([3, 4], np.int32)

@@ -16,7 +16,7 @@ from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator, Natural, Recorded, evaluate
 from robust_tf.perturbations import Perturbation
 from robust_tf.results import trials
-from tests.test_pipeline import check_one_line
+from tests.helpers import check_one_line
 
 
 def prepare(name: str, directory, images: np.ndarray, labels: np.ndarray) -> None:

@@ -20,8 +20,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.executors import ray
 from robust_tf.executors.ray import Cluster
 from tests import short_sweep
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line
+from tests.helpers import ROOT, check_one_line, command_line
 from tests.test_sweeps import SMALL, tables
 
 pytest.importorskip("ray", reason="needs Ray: python -m pip install 'robust_tf[cluster]'")

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import results
+from robust_tf import results, runs
 from robust_tf.errors import Unavailable
 from robust_tf.evaluation import Natural, suites
 from robust_tf.paper import experiments, numbers, report
@@ -30,7 +30,7 @@ def write_tables(output_dir, name, cells, trials) -> None:
         tests = suites.tests_at(cell.test_levels)
         labels = [str(test) for test in tests]
         plan.append(
-            dict.fromkeys(results.PLAN_COLUMNS)
+            dict.fromkeys([*runs.RUN_COLUMNS, "tests", "trials"])
             | columns
             | {"epochs": 50, "train_examples": 60_000, "test_examples": 10_000}
             | {"tests": ";".join(labels), "trials": trials}

@@ -19,8 +19,7 @@ from robust_tf.runs.experiments import Cell, Selection
 from robust_tf.runs.presets import DATA
 from robust_tf.runs.sources import Sources
 from robust_tf.runs.tasks import Task, plan, work
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line, outcome
+from tests.helpers import ROOT, check_one_line, command_line, outcome
 
 SMALL = (
     "--datasets=mnist",

@@ -16,7 +16,7 @@ from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.executors import urls
 from robust_tf.files import is_locked, locked
 from tests import test_scheduler
-from tests.test_pipeline import check_one_line, outcome
+from tests.helpers import check_one_line, outcome
 from tests.test_scheduler import undisturbed as undisturbed
 
 URL = "memory://bucket/results"

@@ -9,7 +9,7 @@ import pytest
 
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.executors.processes import LocalPool
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def work(task: tuple[str, str]) -> None:

@@ -60,5 +60,5 @@ class Recorded(Condition):
         return len(self.recorded)
 
     def __tf_flatten__(self) -> tuple[tuple, tuple]:
-        """As of natural images: what it is about, a graph is told by the split."""
+        """As natural images: a traced function gets the split as another argument."""
         return (Natural(),), ()

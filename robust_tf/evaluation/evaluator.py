@@ -221,7 +221,7 @@ def by_condition(
     seed: int,
     done: Collection[tuple[tuple[str, float], int]] = (),
     label: str | None = None,
-) -> Iterator[list[dict[str, Any]]]:
+) -> Iterator[list[dict[str, object]]]:
     """Yields the rows of `evaluate`, those of a condition once it is done; arguments as there."""
     evaluator = Evaluator(model, split, seed)
     passes = {
@@ -235,7 +235,7 @@ def by_condition(
     total = sum(map(len, passes.values()))
     with tqdm.tqdm(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
         for condition, left in passes.items():
-            rows = []
+            rows: list[dict[str, object]] = []
             for trial in left:
                 rows.append(
                     {

@@ -4,7 +4,6 @@ The conditions themselves are `Perturbation` and `Mixture`, and those of `evalua
 """
 
 import math
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -118,6 +117,6 @@ class Condition:
         return (self,), ()
 
     @classmethod
-    def __tf_unflatten__(cls, metadata: tuple, components: tuple) -> Any:
+    def __tf_unflatten__(cls, metadata: tuple, components: tuple) -> "Condition":
         """The condition that stands for it in a graph."""
         return metadata[0]

@@ -6,7 +6,6 @@ A new kind is one op and one entry in `KINDS`.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -112,7 +111,7 @@ class Perturbation(Condition):
     """
 
     kind: str
-    level: Any
+    level: float | tf.Tensor
     channel_blur: bool = False
 
     def __post_init__(self):

@@ -12,8 +12,6 @@ from robust_tf.results.summaries import (
 )
 from robust_tf.results.tables import (
     HISTORY_COLUMNS,
-    PLAN_COLUMNS,
-    RUN_COLUMNS,
     TEST_COLUMNS,
     TRAINING_COLUMNS,
     TRIAL_COLUMNS,
@@ -26,8 +24,6 @@ from robust_tf.results.tables import (
 
 __all__ = [
     "HISTORY_COLUMNS",
-    "PLAN_COLUMNS",
-    "RUN_COLUMNS",
     "TEST_COLUMNS",
     "TRAINING_COLUMNS",
     "TRIAL_COLUMNS",

@@ -3,8 +3,6 @@
 Accuracies are fractions; only `comparison` shows percent.
 """
 
-from typing import Any
-
 import pandas as pd
 import scipy.stats
 
@@ -98,7 +96,7 @@ def profile(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFr
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def profile_of(natural: float, tests: pd.DataFrame, column: str) -> dict[str, Any]:
+def profile_of(natural: float, tests: pd.DataFrame, column: str) -> dict[str, float | str]:
     """A row of `profile`.
 
     Args:

@@ -28,61 +28,6 @@ TRAINING_COLUMNS = [
 ]
 TEST_COLUMNS = ["test_perturb", "test_level"]
 TRIAL_COLUMNS = [*TRAINING_COLUMNS, *TEST_COLUMNS, "trial", "accuracy", "n_examples"]
-RUN_COLUMNS = [
-    *TRAINING_COLUMNS,
-    "train_range",
-    "preset",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "optimizer",
-    "beta_1",
-    "schedule",
-    "weight_decay",
-    "label_smoothing",
-    "weight_average",
-    "augment",
-    "shuffle",
-    "drop_remainder",
-    "batch_norm",
-    "dropout",
-    "activation",
-    "standardize",
-    "precision",
-    "jit_compile",
-    "distribute",
-    "extra_pixels",
-    "fresh",
-    "ramp",
-    "ramp_start",
-    "ramp_end",
-    "pretrained",
-    "head_units",
-    "freeze_base",
-    "keep_standardization",
-    "channel_blur",
-    "divisor",
-    "train_examples",
-    "test_examples",
-    "train_accuracy",
-    "natural_accuracy",
-    "seconds",
-    "images_per_second",
-    "threads",
-    "devices",
-    "machine",
-    "saved_model",
-    "tensorflow_version",
-    "keras_version",
-    "robust_tf_version",
-]
-# The models of an experiment: all that is known of a run before it is trained, then what
-# it is tested with, "natural;hot 2", and how often.
-PLAN_COLUMNS = [
-    *RUN_COLUMNS[: RUN_COLUMNS.index("train_accuracy")],
-    "tests",
-    "trials",
-]
 HISTORY_COLUMNS = [
     "epoch",
     "loss",
@@ -163,7 +108,8 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
     Args:
         output_dir: where the runs' folders are.
         experiment: its name.
-        rows: columns as in `PLAN_COLUMNS`.
+        rows: one row per model: the settings of its run, `tests`, what it is tested with
+            ("natural;hot 2"), and `trials`, how often.
 
     Raises:
         InvalidArgument: if a model is there with other settings; an experiment has one
@@ -174,7 +120,8 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
     path = folder / "models.csv"
     with writing_to("output_dir", output_dir), locked(folder):
         # As they will be read, so that they compare equal.
-        rows = pd.read_csv(io.StringIO(rows[PLAN_COLUMNS].to_csv(index=False)))
+        rows = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
+        columns = list(rows)
         if path.exists():
             known = pd.read_csv(path)
             _check_same_settings(output_dir, known, rows)
@@ -185,7 +132,7 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
             order = rows["run"].drop_duplicates()
             rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[order]
             rows = rows.reset_index()
-        write(rows, path, PLAN_COLUMNS)
+        write(rows, path, [*columns, *(name for name in rows if name not in columns)])
 
 
 def _check_same_settings(
@@ -195,7 +142,7 @@ def _check_same_settings(
     for _, row in both[both["run"] != both["run_there"]].iterrows():
         different = [
             f"{column} {row[f'{column}_there']} there, {row[column]} asked for"
-            for column in PLAN_COLUMNS
+            for column in rows
             if f"{column}_there" in row and column not in ("run", "tests", "trials")
             if str(row[column]) != str(row[f"{column}_there"])
         ]
@@ -222,7 +169,7 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
     with locked(folder):
         models = pd.read_csv(folder / "models.csv")
         (folder / "tables").mkdir(exist_ok=True)
-        for name, columns in (("runs", RUN_COLUMNS), ("trials", TRIAL_COLUMNS)):
+        for name, columns in (("runs", TRAINING_COLUMNS), ("trials", TRIAL_COLUMNS)):
             path = folder / "tables" / f"{name}.csv"
             known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
             tables = []
@@ -232,9 +179,7 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = pd.concat(tables, ignore_index=True) if tables else known
-            # Runs of earlier versions lack the columns that came later.
-            table = table.reindex(columns=[*columns, *(set(table) - set(columns))])
-            write(table, path, columns)
+            write(table, path, columns if name == "trials" else list(table))
 
 
 def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import pandas as pd
@@ -19,7 +18,7 @@ def complete(
     model: keras.Model | Callable,
     split: Split,
     conditions: Iterable[Condition],
-    columns: Mapping[str, Any],
+    columns: Mapping[str, object],
     *,
     trials: int,
     seed: int,
@@ -88,7 +87,7 @@ def _read(path: Path) -> pd.DataFrame:
 def _done(
     kept: pd.DataFrame, examples: int, conditions: list[Condition]
 ) -> set[tuple[tuple[str, float], int]]:
-    """Key and trial of what is there of some conditions."""
+    """Key and trial of the stored trials of some conditions."""
     stored = kept[_belongs(kept, examples, conditions)]
     return set(zip(_keys(stored), stored["trial"]))
 

@@ -20,8 +20,9 @@ from robust_tf.evaluation.suites import TRIALS, tests_at
 from robust_tf.files import is_locked
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs import stages
-from robust_tf.runs.declaration import Run, resolve
+from robust_tf.runs.declaration import Run
 from robust_tf.runs.experiments import Cell
+from robust_tf.runs.resolution import resolve
 from robust_tf.training import Natural
 
 
@@ -53,7 +54,7 @@ class Task:
         return any(map(is_locked, stages.folders(self.run, output_dir)))
 
     def columns(self) -> dict[str, Any]:
-        """The task as columns of `results.PLAN_COLUMNS`."""
+        """The task as a row of an experiment's `models.csv`."""
         tests = ";".join(
             results.condition_label(test.key[0], test.level) for test in self.conditions
         )
@@ -88,7 +89,7 @@ def plan(
 
     Args:
         cells: the experiment's models.
-        given: settings for all models, by name, as arguments of `declaration.resolve`. One
+        given: settings for all models, by name, as arguments of `resolve`. One
             that belongs to some strategies, optimizers or networks holds for those models
             that have it.
         datasets: by name.

@@ -75,7 +75,7 @@ _MARKERS = "osD^vPX*"
 
 
 @dataclass(frozen=True, eq=False)
-class Scorecards:
+class Comparison:
     """What a comparison finds; fractions, not percent.
 
     Attributes:
@@ -135,7 +135,7 @@ def measure(
     trials: int,
     seed: int,
     progress: bool = True,
-) -> Scorecards:
+) -> Comparison:
     """Measures classifiers on the same images.
 
     Args:
@@ -204,7 +204,7 @@ def measure(
         for condition in conditions
         for other in [right[second, condition]]
     ]
-    return Scorecards(
+    return Comparison(
         tests,
         _summary(tests, corruptions, baseline),
         corruptions,
@@ -293,7 +293,7 @@ def write(
     seed: int,
     output_dir: str | os.PathLike,
     progress: bool = True,
-) -> tuple[Path, Scorecards]:
+) -> tuple[Path, Comparison]:
     """Compares classifiers and writes the tables and their figure.
 
     Args:

@@ -12,7 +12,7 @@ from robust_tf.evaluation import Evaluator, Natural, measures
 from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import comparison
-from tests.conftest import ROOT, command_line
+from tests.helpers import ROOT, command_line
 
 CONDITIONS = (
     Natural(),
