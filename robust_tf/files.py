@@ -13,8 +13,6 @@ from pathlib import Path
 
 from robust_tf.errors import Unavailable, one_line
 
-_SCRATCH = "robust_tf-scratch-"
-
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -58,21 +56,6 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Gives an empty folder for this process; removes it, and those of processes that died."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        if not is_locked(left):
-            shutil.rmtree(left, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}"))
-    with locked(new):
-        folder = new.rename(new.with_name(new.name[1:]))  # locked before it can be found
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def digest(*identity: object) -> str:

@@ -20,7 +20,8 @@ import pandas as pd
 
 from robust_tf import data as data_lib
 from robust_tf import results
-from robust_tf.executors import processes, urls
+from robust_tf.evaluation import number_of_trials
+from robust_tf.executors import processes, ray, urls
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.paper import experiments
 from robust_tf.runs import RUN_COLUMNS, stages, sweeps
@@ -42,7 +43,7 @@ def tasks() -> list[Task]:
     return plan(experiments.grid(selection), {"epochs": STEPS}, {"mnist": data}, trials=2)
 
 
-def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
+def work(task: Task, *, output_dir: Path, saved_models_dir: Path, load: object = None) -> None:
     """Stands for `tasks.work`."""
     run = task.run
     partial, folder = stages.folders(run, output_dir)
@@ -72,8 +73,8 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path) -> None:
     rows: list[dict] = []
     with locked(folder):
         for condition in task.conditions:
-            kind, level = (condition.kind, condition.level) if condition else ("none", None)
-            for trial in range(task.trials if condition else 1):
+            kind, level = condition.kind, condition.level
+            for trial in range(number_of_trials(condition, task.trials)):
                 accuracy = random.Random(f"{run.name} {kind} {level} {trial}").random()
                 test = {"test_perturb": kind, "test_level": level, "trial": trial}
                 rows.append({**run.columns(), **test, "accuracy": accuracy, "n_examples": 10})
@@ -103,7 +104,13 @@ def main(output_dir: str, saved_models_dir: str) -> None:
     with urls.local(directories) as folders:
         for name, folder in folders.items():
             prepare_directory(name, folder)
-        with processes.LocalPool(2, functools.partial(work, **folders)) as pool:
+        function = functools.partial(work, **folders)
+        address = os.environ.get("SHORT_SWEEP_RAY")
+        if address:
+            pool = ray.RayPool(ray.Cluster(address), function, None, folders, {})
+        else:
+            pool = processes.LocalPool(2, function)
+        with pool:
             failed = sweeps.carry_out(
                 "grid",
                 planned,

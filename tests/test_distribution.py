@@ -10,9 +10,9 @@ import tensorflow as tf
 from robust_tf import data as data_lib
 from robust_tf import models, training
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
-from robust_tf.training import Adam, AdamW, Incremental, Natural, Ramp, Recipe, devices
+from robust_tf.training import Adam, AdamW, Incremental, Ramp, Recipe, devices
 from tests.helpers import ROOT, check_one_line
 
 BATCH, EPOCHS = 400, 4
@@ -135,7 +135,7 @@ def test_batches_that_devices_cannot_share(sample):
     build = lambda: models.build("mnist_cnn", (28, 28, 1), 10)  # noqa: E731
     recipe = Recipe(epochs=1, batch_size=400)
     with pytest.raises(InvalidArgument, match="batch_size=400: expected batches that 3 devices"):
-        Natural().prepare(sample.train, build, recipe, distribution=Three())
+        training.Natural().prepare(sample.train, build, recipe, distribution=Three())
 
 
 @pytest.mark.parametrize("count", range(13))

@@ -35,8 +35,8 @@ from robust_tf.files import (
 # Without the last a folder does not count. The first is in the folders of runs only, so
 # that what has it and not the last is known to be a run that was not uploaded whole.
 _FIRST, _LAST = "history.csv", ("runs.csv", "saved_model.pb")
-# In each local folder: time and size of its files when they were uploaded or fetched.
-_SENT = ".sent.json"
+# Holds for each local folder the time and size of its files when they were uploaded or fetched.
+_SENT = ".sent"
 # Written when a URL is opened, so that one that cannot be written is refused before the work.
 _PROBE = ".robust_tf"
 _RULE = (
@@ -125,7 +125,8 @@ def _place(argument: str, url: str) -> "_Place":
     except Exception as error:  # a driver that is not installed, or whatever it raises
         raise Unavailable(argument, url, one_line(error)) from error
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    here = cache / "robust_tf" / "outputs" / f"{file_name(url)[:80]}-{digest(url.rstrip('/'))}"
+    same = url.rstrip("/")
+    here = cache / "robust_tf" / "outputs" / f"{file_name(same)[:80]}-{digest(same)}"
     return _Place(argument, url, system, root.rstrip("/"), here)
 
 
@@ -161,27 +162,27 @@ class _Place:
         """Uploads what is finished and not there yet: some folders, or all."""
         for name in names or ["", *self._folders()]:
             if (self.here / name).is_dir() and not is_locked(self.here / name):
-                sent = self._sent(name)
-                files = _files(self.here / name, deep=bool(name))
-                for path in sorted(files, key=_order):
-                    if sent.get(path) != files[path]:
-                        content = (self.here / name / path).read_bytes()
-                        with self._used():
-                            self._put(name, path, content)
-                        self._note(name, {path: files[path]})
+                for path, stamp in self._unsent(name).items():
+                    content = (self.here / name / path).read_bytes()
+                    with self._used():
+                        self._put(name, path, content)
+                    self._note(name, {path: stamp})
 
     def tidy(self, descriptor: int) -> None:
-        """After `upload`: removes all but training that is not finished.
+        """Removes all but training that is not finished, once everything is uploaded.
 
-        Nothing is removed where another process uses the directory.
+        Nothing is removed while another process uses the directory, or a folder in it.
         """
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        for name in self._folders():
+        folders = self._folders()
+        if self._unsent("") or any(is_locked(self.here / n) or self._unsent(n) for n in folders):
+            return
+        for name in folders:
             shutil.rmtree(self.here / name)
-        for left in self.here.iterdir():  # hidden: the record, and a fetch that was killed
+        for left in self.here.iterdir():  # hidden: records, and a fetch that was killed
             if left.is_file():
                 left.unlink()
             elif left.name[0] == ".":
@@ -218,7 +219,7 @@ class _Place:
                 with new_folder(folder) as temporary:  # complete or not at all, here too
                     for path in paths:
                         self._get(name, path, temporary)
-                    _write(temporary / _SENT, _files(temporary))
+                self._note(name, _files(folder))
 
     def _get(self, name: str, path: str, folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -234,12 +235,25 @@ class _Place:
     def _at(self, name: str, path: str) -> str:
         return "/".join([self.root, *filter(None, [name]), path])
 
+    def _record(self, name: str) -> Path:
+        return self.here / _SENT / f"{name}.json"
+
     def _sent(self, name: str) -> dict[str, list[int]]:
-        path = self.here / name / _SENT
+        path = self._record(name)
         return json.loads(path.read_text()) if path.exists() else {}
 
+    def _unsent(self, name: str) -> dict[str, list[int]]:
+        """The files of a folder that are not uploaded, in the order in which they are to be."""
+        sent, files = self._sent(name), _files(self.here / name, deep=bool(name))
+        return {
+            path: files[path] for path in sorted(files, key=_order) if sent.get(path) != files[path]
+        }
+
     def _note(self, name: str, files: Mapping[str, list[int]]) -> None:
-        _write(self.here / name / _SENT, {**self._sent(name), **files})
+        content = json.dumps({**self._sent(name), **files})
+        self._record(name).parent.mkdir(exist_ok=True)
+        with replacing(self._record(name)) as temporary:
+            temporary.write_text(content)
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[None]:
@@ -278,8 +292,3 @@ def _files(folder: Path, deep: bool = True) -> dict[str, list[int]]:
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
     return [status.st_mtime_ns, status.st_size]
-
-
-def _write(path: Path, content: Mapping[str, list[int]]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content))
