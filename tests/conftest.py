@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import robust_tf  # noqa: F401  (sets what must be set before TensorFlow is imported)
 from robust_tf import data as data_lib
-from robust_tf import models, saved_models
+from robust_tf import machine, models, saved_models
 from robust_tf.training import Adam, Natural, Recipe, fit
 from tests.forks import Forks
 from tests.helpers import ROOT, carry_out, command_line, short
@@ -159,6 +159,7 @@ def in_process(tmp_path, monkeypatch, capsys):
     def run(*flags: str, pipeline: str = "pipelines.run") -> subprocess.CompletedProcess:
         # What a command line sets for its process is not for the tests after it.
         monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+        monkeypatch.setattr(machine, "use_threads", lambda threads: None)
         monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
         _, _, *arguments = command_line(tmp_path, *flags, pipeline=pipeline)
         capsys.readouterr()
