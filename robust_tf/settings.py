@@ -176,8 +176,8 @@ def switch(help: str, **more: Any) -> Setting:
     return Setting(help, bool, "true or false", lambda value: isinstance(value, bool), **more)
 
 
-def wholes(help: str, at_least: int = 1, **more: Any) -> Setting:
-    """Whole numbers, from a sequence or a text with commas."""
+def wholes(help: str, at_least: int = 1, empty: bool = False, **more: Any) -> Setting:
+    """Whole numbers, from a sequence or a text with commas; none only if `empty`."""
 
     def parse(value: Any) -> Any:
         texts = [text for text in value.split(",") if text] if isinstance(value, str) else value
@@ -187,7 +187,9 @@ def wholes(help: str, at_least: int = 1, **more: Any) -> Setting:
             return value
 
     def allows(value: Any) -> bool:
-        return isinstance(value, tuple) and all(number >= at_least for number in value)
+        if not isinstance(value, tuple) or not (value or empty):
+            return False
+        return all(_is_number(number, int) and number >= at_least for number in value)
 
     expected = f"whole numbers from {at_least} on, separated by commas"
     return Setting(help, str, expected, allows, parse=parse, **more)
