@@ -31,6 +31,7 @@ class Repeats:
             "Several seeds, separated by commas: the run is trained with each, and the tables "
             "have the deviation between them.",
             0,
+            distinct=True,
             default="the one of --seed",
         ),
     ] = None

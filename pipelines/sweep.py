@@ -70,9 +70,9 @@ class SweepTests:
 class Execution:
     """What trains the models."""
 
-    seeds: Annotated[tuple[int, ...], wholes("Seeds; each model is trained once per seed.", 0)] = (
-        0,
-    )
+    seeds: Annotated[
+        tuple[int, ...], wholes("Seeds; each model is trained once per seed.", 0, distinct=True)
+    ] = (0,)
     workers: Annotated[
         int | None,
         whole(
