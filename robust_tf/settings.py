@@ -179,21 +179,20 @@ def switch(help: str, **more: Any) -> Setting:
     return Setting(help, bool, "true or false", lambda value: isinstance(value, bool), **more)
 
 
-def wholes(help: str, at_least: int = 1, *, distinct: bool = False, **more: Any) -> Setting:
-    """Whole numbers, from a sequence or a text with commas; if distinct, some, and each once."""
+def wholes(help: str, at_least: int = 1, empty: bool = False, **more: Any) -> Setting:
+    """Whole numbers, from a sequence or a text with commas; none only if `empty`."""
 
     def parse(value: Any) -> Any:
         texts = [text for text in value.split(",") if text] if isinstance(value, str) else value
         try:
-            found = tuple(int(text) for text in texts)
+            return tuple(int(text) for text in texts)
         except ValueError:
             return value
-        return tuple(dict.fromkeys(found)) if distinct else found
 
     def allows(value: Any) -> bool:
-        if not isinstance(value, tuple) or (distinct and not value):
+        if not isinstance(value, tuple) or not (value or empty):
             return False
-        return all(number >= at_least for number in value)
+        return all(_is_number(number, int) and number >= at_least for number in value)
 
     expected = f"whole numbers from {at_least} on, separated by commas"
     return Setting(help, str, expected, allows, parse=parse, **more)

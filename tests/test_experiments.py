@@ -134,7 +134,7 @@ def test_a_new_kind_is_one_entry(monkeypatch, small, exported, folders, tmp_path
     )
     monkeypatch.setitem(KINDS, "dim", dim)
     conditions = standard_tests(("dim",))
-    assert [str(condition) for condition in conditions[1:]] == ["dim 0.3", "dim 0.6"]
+    assert [str(condition) for condition in conditions] == ["natural", "dim 0.3", "dim 0.6"]
     for perturb, strategy in (("dim", "incremental"), ("all", "constant")):
         run = short(small, strategy=strategy, perturb=perturb, epochs=1)
         trials = carry_out(run, small, folders, conditions, trials=2)

@@ -32,7 +32,7 @@ def test_values_have_their_types():
     )  # fmt: skip
     assert values.given == {
         "strategy": "incremental", "perturb": "noise", "level": "0.03", "epochs": 7,
-        "learning_rate": 0.001, "head_units": (16, 8), "seeds": (1, 2), "eval": ("hot", "blur"),
+        "learning_rate": 0.001, "head_units": (16, 8), "seeds": (1, 2, 1), "eval": ("hot", "blur"),
         "fresh": True, "shuffle": False, "drop_remainder": False,
     }  # fmt: skip
     assert type(values.epochs) is int and type(values.learning_rate) is float

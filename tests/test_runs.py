@@ -8,9 +8,10 @@ import tensorflow as tf
 from robust_tf import results, runs, settings, training
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation import Natural
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.runs.declaration import check
+from robust_tf.runs.resolution import check
 from robust_tf.training import STRATEGIES
 from tests.helpers import CONDITIONS, carry_out, fake_data, short
 
@@ -214,7 +215,7 @@ def test_further_tests_are_added_to_those_that_are_there(small, finished, folder
 
 def test_trials_are_found_again_whatever_their_level(small, finished, folders):
     levels = np.linspace(0.001, 0.05, 5)[[1, 3]].tolist() + [0.1 + 0.2]
-    conditions = [CONDITIONS[0], *(Perturbation("noise", level) for level in levels)]
+    conditions = [Natural(), *(Perturbation("noise", level) for level in levels)]
     first = carry_out(finished, small, folders, conditions, trials=2)
     assert len(first) == 1 + 3 * 2
     again = carry_out(finished, small, folders, conditions, trials=2)
@@ -258,7 +259,7 @@ def test_figures(small, finished, folders):
 
 def test_the_papers_test_conditions():
     conditions = standard_tests(tuple(KINDS), channel_blur=True)
-    assert conditions[0] == standard_tests(())[0]
+    assert conditions[0] == Natural()
     assert [str(condition) for condition in conditions[1:]] == [
         "stuck 2", "dead 2", "hot 2", "noise 0.0255", "noise 0.03775", "noise 0.05",
         "blur 0.5", "blur 0.75", "blur 1",

@@ -27,7 +27,7 @@ class Square:
 @dataclasses.dataclass(frozen=True)
 class Frame:
     colour: Annotated[str, choice("Of the frame.", ("red", "blue"), name="frame")] = "red"
-    widths: Annotated[tuple[int, ...], wholes("Of its sides.", 0)] = ()
+    widths: Annotated[tuple[int, ...], wholes("Of its sides.", 0, empty=True)] = ()
 
     def __post_init__(self):
         settings.check_fields(self)
@@ -173,15 +173,17 @@ def test_ranges_include_their_bounds_and_say_what_they_are(setting, allowed, ref
             setting.check("s", value)
 
 
-def test_names_and_distinct_numbers_come_each_once():
+def test_names_come_each_once():
     assert names("").check("s", ["b", "a", "b"]) == ("b", "a")
     with pytest.raises(InvalidArgument, match="s=a,c: expected some of a, b"):
         names("", "ab").check("s", ["a", "c"])
+
+
+def test_whole_numbers_are_some_unless_there_may_be_none():
     assert wholes("").check("s", "2,1,2") == (2, 1, 2)
-    assert wholes("", distinct=True).check("s", "2,1,2") == (2, 1)
-    assert wholes("").check("s", "") == ()
+    assert wholes("", empty=True).check("s", "") == ()
     with pytest.raises(InvalidArgument, match="s=: expected whole numbers from 1 on"):
-        wholes("", distinct=True).check("s", "")
+        wholes("").check("s", "")
 
 
 @pytest.mark.parametrize(

@@ -1,39 +1,28 @@
 """Keras layers, and networks as functions of image shape and number of classes."""
 
-from robust_tf.models.networks import (
-    ACTIVATIONS,
-    CNN,
-    MODELS,
-    PRECISIONS,
-    STANDARDIZATIONS,
+from robust_tf.models.blocks import PRECISIONS, STANDARDIZATIONS
+from robust_tf.models.heads import features, plain, precision_of, with_new_head
+from robust_tf.models.layers import (
     BatchNormalization,
-    Convolution,
     MeanOfMirrored,
     Standardization,
     WithMirrored,
-    build,
-    build_cnn,
-    check,
-    features,
-    precision_of,
-    with_new_head,
 )
+from robust_tf.models.networks import ACTIVATIONS, MODELS, build, check
 
 __all__ = [
     "ACTIVATIONS",
-    "CNN",
     "MODELS",
     "PRECISIONS",
     "STANDARDIZATIONS",
     "BatchNormalization",
-    "Convolution",
     "MeanOfMirrored",
     "Standardization",
     "WithMirrored",
     "build",
-    "build_cnn",
     "check",
     "features",
+    "plain",
     "precision_of",
     "with_new_head",
 ]

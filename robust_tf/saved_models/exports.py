@@ -18,6 +18,7 @@ import pandas as pd
 import tensorflow as tf
 
 import robust_tf
+from robust_tf import models
 from robust_tf.errors import Unavailable, one_line
 from robust_tf.files import new_folder, replacing
 from robust_tf.saved_models import signatures, warmup
@@ -81,6 +82,7 @@ def export(
     if example is None:
         example = np.zeros(shape, np.uint8)
     images = example[np.newaxis] / np.float32(255)
+    model = models.plain(model)
     root, functions = signatures.servable(model)
     requests = {name: {"images": images} for name in functions}
     metadata = {

@@ -1,0 +1,119 @@
+"""Models made of trained models: with a new head, without one, and of plain Keras layers."""
+
+from collections.abc import Callable, Iterable
+
+import keras
+
+from robust_tf.errors import InvalidArgument
+from robust_tf.models import blocks
+from robust_tf.models.layers import BatchNormalization
+
+
+def with_new_head(
+    pretrained: keras.Model,
+    classes: int,
+    head_units: Iterable[int],
+    *,
+    freeze_base: bool = False,
+    seed: int = 0,
+) -> keras.Model:
+    """Replaces the last dense layer of a trained model by a new head (paper, section VI.C).
+
+    Keras's batch norm becomes `layers.BatchNormalization`, which trains faster.
+
+    Args:
+        pretrained: a functional model whose last layer is a dense one named "logits", as
+            `build`, `saved_models.load` and this function return it; it is left as it is.
+        classes: number of classes.
+        head_units: units of the head's ReLU layers, each from 1 on; may be empty.
+        freeze_base: keep all layers before the head as they are in training, and run
+            them in inference mode: batch norm with its moving statistics, no dropout.
+        seed: decides the head's initial weights.
+
+    Returns:
+        A functional model with copies of the trained weights; its input is that of
+        `pretrained`, its output logits, float32 [B, classes].
+
+    Raises:
+        InvalidArgument: if a number of units is below 1.
+    """
+    head_units = list(head_units)
+    for units in head_units:
+        if units < 1:
+            raise InvalidArgument("head_units", units, "whole numbers from 1 on")
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
+        if freeze_base and isinstance(layer, keras.layers.Dropout):
+            # Training would switch it on: a functional model tells its mode to all layers.
+            config["rate"] = 0.0
+        kind = type(layer)
+        if kind is keras.layers.BatchNormalization:
+            kind = BatchNormalization
+        return kind.from_config({**config, "trainable": not freeze_base})
+
+    base = _copy(pretrained, copy, lambda layer: layer.weights)
+    x = features(base).output
+    # The model may have a head from an earlier transfer.
+    first = 1 + sum(layer.name.startswith("head_") for layer in base.layers)
+    for i, units in enumerate(head_units, start=first):
+        x = keras.layers.Dense(
+            units,
+            activation="relu",
+            kernel_initializer=blocks.initializer(seed, f"head_{i}"),
+            dtype=precision_of(pretrained),
+            name=f"head_{i}",
+        )(x)
+    return keras.Model(base.input, blocks.logits(x, classes, seed=seed), name=pretrained.name)
+
+
+def plain(model: keras.Model) -> keras.Model:
+    """A copy with Keras's own batch norm, to hand on; it computes the same.
+
+    The layers that no Keras layer does the work of stay: `Standardization`, `WithMirrored` and
+    `MeanOfMirrored`.
+
+    Args:
+        model: a functional model.
+    """
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        kind = type(layer)
+        if kind is BatchNormalization:
+            kind = keras.layers.BatchNormalization
+        return kind.from_config(layer.get_config())
+
+    # With the state of dropout, so that the copy goes on where the model is.
+    return _copy(model, copy, lambda layer: layer.variables)
+
+
+def _copy(
+    model: keras.Model,
+    copy_layer: Callable[[keras.Layer], keras.Layer],
+    variables: Callable[[keras.Layer], list[keras.Variable]],
+) -> keras.Model:
+    """A model of copied layers, with the values that their variables have."""
+    copied = keras.models.clone_model(model, clone_function=copy_layer)
+    for layer, original in zip(copied.layers, model.layers, strict=True):
+        for variable, value in zip(variables(layer), variables(original), strict=True):
+            variable.assign(value)
+    return copied
+
+
+def precision_of(model: keras.Model) -> str:
+    """The precision that a model computes in; see `build`."""
+    precisions = {layer.dtype_policy.name for layer in model.layers} - {"float32"}
+    return precisions.pop() if precisions else "float32"
+
+
+def features(model: keras.Model) -> keras.Model:
+    """The part of a model before its last dense layer.
+
+    Args:
+        model: as `build` and `with_new_head` return it.
+
+    Returns:
+        A functional model with the same layers and weights, from images to the input of
+        the layer "logits".
+    """
+    return keras.Model(model.input, model.get_layer("logits").input, name="features")
