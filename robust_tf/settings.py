@@ -162,13 +162,16 @@ def choice(help: str, names: Iterable[str], **more: Any) -> Setting:
 
 
 def names(help: str, allowed: Iterable[str] = (), **more: Any) -> Setting:
-    """Some of some names, or any, from a sequence or a text with commas."""
+    """Some of some names, or any, each once."""
     allowed = tuple(allowed)
+
+    def parse(value: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
     def allows(value: Any) -> bool:
         return not allowed or set(value) <= set(allowed)
 
-    return Setting(help, list, f"some of {', '.join(allowed)}", allows, parse=tuple, **more)
+    return Setting(help, list, f"some of {', '.join(allowed)}", allows, parse=parse, **more)
 
 
 def switch(help: str, **more: Any) -> Setting:

@@ -1,7 +1,6 @@
 """The command line as a user meets it: its output, its exit code and what it leaves."""
 
 import os
-import re
 import resource
 import shutil
 import signal
@@ -12,22 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import data, results, runs
-from robust_tf.evaluation.suites import standard_tests
-from robust_tf.paper.experiments import ABLATION
-from robust_tf.perturbations import KINDS
-from robust_tf.runs.experiments import Selection
-from robust_tf.runs.tasks import plan
-from robust_tf.training import STRATEGIES
+from robust_tf import results
 from tests.helpers import (
     ROOT,
     SMALL,
-    carry_out,
     check_one_line,
     command_line,
     files,
     outcome,
     table,
+    wait_until,
     without_network,
 )
 
@@ -103,16 +96,31 @@ def test_several_seeds_are_several_runs_with_a_table_over_them(command, tmp_path
     assert set(results.read(tmp_path / "results", "runs")["threads"]) == {1}
     natural = 100 * trials[trials["test_perturb"] == "none"]["accuracy"]
     over_seeds = done.stdout.split("Over 2 seeds")[1]
-    assert f"{natural.mean():.2f} ± {natural.std():.2f}" in over_seeds
+    assert f"{natural.mean():.2f} ± {natural.std(ddof=0):.2f}" in over_seeds
     alone = command(*SMALL, "--seed=4", "--threads=1", "--eval=hot")
     assert "natural is trained already" in alone.stdout
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_table(command, tmp_path):
+@pytest.fixture
+def start(forks, tmp_path, tmp_path_factory):
+    """Starts `pipelines.run` in a fork, which is then to be waited for."""
+
+    def run(*flags):
+        arguments = command_line(tmp_path, *flags)[2:]
+        return forks.start(arguments, tmp_path_factory.mktemp("output"), os.environ)
+
+    return run
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_table(command, start, forks, tmp_path):
     flags = (*HOT, *SMALL, "--epochs=30", "--compare_natural=false")
     undisturbed = command(*flags, f"--output_dir={tmp_path}/whole")
-    for epochs in (3, 9):
-        _kill_after(tmp_path, flags, epochs)
+    for epochs in (3, 9, 15):
+        process = start(*flags)
+        wait_until(lambda enough=epochs: _epochs_done(tmp_path) >= enough)
+        os.kill(process.pid, signal.SIGKILL)
+        assert forks.wait(process, 60).returncode == -signal.SIGKILL
+        assert not [path for path in (tmp_path / "results").iterdir() if path.suffix != ".partial"]
     done = command(*flags)
     assert table(done) == table(undisturbed)
     assert " 0%" not in done.stderr.split("testing")[0]  # it did not begin at the beginning
@@ -121,45 +129,20 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_table(command, tmp_path):
     pd.testing.assert_frame_equal(*histories)
 
 
-def _kill_after(tmp_path, flags, epochs):
-    process = subprocess.Popen(
-        command_line(tmp_path, *flags),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        states = (tmp_path / "results").glob("*.partial/backup/epoch-*.npz")
-        if any(int(state.stem[6:]) >= epochs for state in states):
-            break
-        time.sleep(0.002)
-    assert process.poll() is None, "it ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not [path for path in (tmp_path / "results").iterdir() if path.suffix != ".partial"]
+def _epochs_done(tmp_path) -> int:
+    states = (tmp_path / "results").glob("*.partial/backup/epoch-*.npz")
+    return max((int(state.stem[6:]) for state in states), default=0)
 
 
-def test_two_processes_with_the_same_command_share_the_work(tmp_path):
-    flags = (*HOT, *SMALL, "--epochs=20")
-    processes = [
-        subprocess.Popen(
-            command_line(tmp_path, *flags),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    tables = {out.split("\n\n")[-2] for out, _ in outputs}
-    assert len(tables) == 1
+def test_two_processes_with_the_same_command_share_the_work(start, forks, tmp_path):
+    both = [start(*HOT, *SMALL, "--epochs=20") for _ in range(2)]
+    done = [forks.wait(process, 300) for process in both]
+    assert [each.returncode for each in done] == [0, 0], [*map(outcome, done)]
+    assert len(set(map(table, done))) == 1
     assert len(results.read(tmp_path / "results", "runs")) == 2
     assert len(results.read(tmp_path / "results", "trials")) == 2 * (1 + 3 * 2)
     # Each model was trained once, and nothing else is left.
-    trained = [err.count("training natural: 100%") for _, err in outputs]
+    trained = [each.stderr.count("training natural: 100%") for each in done]
     assert sum(count > 0 for count in trained) == 1
     assert all(path.suffix != ".partial" for path in (tmp_path / "results").iterdir())
     assert len(list((tmp_path / "saved_models").glob("*/*"))) == 2
@@ -270,13 +253,12 @@ def test_data_that_cannot_be_had(command, tmp_path):
 
 
 @pytest.mark.parametrize("limit", [1_000, 50_000])
-def test_a_disk_that_fills_leaves_nothing_half_written(command, tmp_path, limit):
+def test_a_disk_that_fills_leaves_nothing_half_written(command, start, forks, tmp_path, limit):
     """A limit on the size of a file stands for a full disk, at several steps of the way."""
     flags = (*HOT, *SMALL, "--compare_natural=false")
-    done = command(
-        *flags,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    process = start(*flags)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    done = forks.wait(process, 300)
     assert done.returncode == 1, outcome(done)
     last = done.stderr.replace("\r", "\n").strip().splitlines()[-1]
     assert last.startswith("error: --") and "writing failed" in last
@@ -304,59 +286,3 @@ def test_full_mnist_falls_as_in_the_paper(command, tmp_path):
     assert mean["dead", 2] > natural - 0.5
     assert mean["noise", 0.05] < 40
     assert mean["blur", 1] < natural - 1
-
-
-@pytest.fixture(scope="module")
-def few_of_cifar10():
-    """The first images of CIFAR-10."""
-    return data.load("cifar10", train_examples=100, test_examples=50)
-
-
-@pytest.fixture(scope="module")
-def cifar10_folders(tmp_path_factory):
-    """Where its runs go, so that the natural one is trained once."""
-    place = tmp_path_factory.mktemp("cifar10")
-    return {"output_dir": place / "results", "saved_models_dir": place / "saved_models"}
-
-
-@pytest.mark.full_data
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_papers_cifar10_network_with_each_strategy_and_kind(
-    few_of_cifar10, cifar10_folders, strategy
-):
-    kinds = [None] if strategy == "natural" else KINDS
-    for kind in kinds:
-        given = {"perturb": kind} if kind else {}
-        run = runs.resolve(few_of_cifar10, strategy=strategy, epochs=1, batch_size=50, **given)
-        assert run.columns()["model"] == "cifar10_cnn"
-        conditions = standard_tests((kind,) if kind else tuple(KINDS))
-        trials = carry_out(run, few_of_cifar10, cifar10_folders, conditions, trials=1)
-        assert len(trials) == len(conditions)
-        assert trials["accuracy"].between(0, 1).all()
-    table = results.read(cifar10_folders["output_dir"], "runs")
-    trained = table[table["strategy"] == strategy]["train_perturb"]
-    assert sorted(trained) == sorted(kind or "none" for kind in kinds)
-
-
-@pytest.mark.full_data
-def test_table_1_on_cifar10(few_of_cifar10, cifar10_folders):
-    cells = ABLATION.cells(Selection())
-    given = {"epochs": 1, "batch_size": 50}
-    tasks = plan(cells, given, {"cifar10": few_of_cifar10})
-    assert len({task.run.name for task in tasks}) == len(tasks) == 6
-    layers = set()
-    for cell, task in zip(cells, tasks):
-        carry_out(task.run, few_of_cifar10, cifar10_folders, task.conditions, trials=1)
-        model = runs.load_model(task.run, *cifar10_folders.values())
-        kinds = {type(layer).__name__ for layer in model.layers}
-        assert ("BatchNormalization" in kinds) == cell.settings["batch_norm"]
-        rates = {layer.rate for layer in model.layers if type(layer).__name__ == "Dropout"}
-        assert rates == ({cell.settings["dropout"]} - {0.0})
-        activations = {
-            layer.activation.__name__
-            for layer in model.layers
-            if re.match(r"activation_\d", layer.name)
-        }
-        assert activations == {cell.settings["activation"]}
-        layers.add(tuple(layer.name for layer in model.layers))
-    assert len(layers) == 4  # tanh and relu have the same
