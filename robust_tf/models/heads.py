@@ -94,7 +94,7 @@ def _copy(
 ) -> keras.Model:
     """A model of copied layers, with the values that their variables have."""
     # Of a compiled model Keras would compile the copy, with losses that it may not know.
-    uncompiled = keras.Model(model.inputs, model.outputs, name=model.name)
+    uncompiled = keras.Model(model.input, model.output, name=model.name)
     copied = keras.models.clone_model(uncompiled, clone_function=copy_layer)
     for layer, original in zip(copied.layers, model.layers, strict=True):
         for variable, value in zip(variables(layer), variables(original), strict=True):
