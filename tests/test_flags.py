@@ -166,7 +166,7 @@ def sample(one) -> str:
     setting = one.setting
     if setting.type is bool:
         return f"--{one.name}"
-    texts = {"levels": "1", "augment": "flip"}
+    texts = {"levels": "1", "augment": "flip", "depth": "10"}
     text = (
         setting.choices[0] if setting.choices else {int: "1", float: "0.5"}.get(setting.type, "8")
     )
@@ -199,7 +199,7 @@ def test_an_experiment_has_every_flag_of_a_run_but_those_that_it_decides(experim
         ("grid", "--seeds=0,-1", "--seeds=0,-1: expected whole numbers from 0 on"),
         ("grid", "--num_cpus=2", "--num_cpus=2.0: expected no value with executor=local"),
         ("impact", "--levels=6", "--levels=6: expected some of 0.001"),
-        ("impact", "--ramp=cosine", "--ramp=cosine: expected a setting that one of the models has"),
+        ("impact", "--ramp=cosine", "Unknown command line flag 'ramp'"),
         ("impact", "--strategy=constant", "strategy"),
         ("ablation", "--dropout=0.1", "dropout"),
         ("ablation", "--perturbs=hot", "perturbs"),
