@@ -26,7 +26,7 @@ from robust_tf.training import (
     fit,
 )
 from robust_tf.training.augmentations import augment
-from tests.helpers import assert_same_weights
+from tests.helpers import assert_same_weights, small_network
 
 
 def recipe(epochs=4, **changed) -> Recipe:
@@ -56,12 +56,7 @@ def colours() -> data_lib.Data:
 
 
 def small_compact() -> keras.Model:
-    spec = models.CNN(
-        (models.Convolution(8, 3, pool=2), models.Convolution(8, 3, residual=True)),
-        dropout=0.0,
-        global_pool=True,
-    )
-    return models.build_cnn(spec, (16, 16, 3), 2, standardize="global", mirror=True, seed=1)
+    return small_network((16, 16, 3), 2, standardize="global", mirror=True, seed=1)
 
 
 def trained(data, directory=None, epochs=4, callbacks=()):
@@ -90,14 +85,14 @@ def test_the_network_and_its_size():
     assert work == 76_382_208
 
 
-def test_a_residual_convolution_adds_its_input():
-    spec = models.CNN((models.Convolution(4, 3), models.Convolution(4, 3, residual=True)))
-    model = models.build_cnn(spec, (6, 6, 1), 2)
+@pytest.mark.parametrize(("before", "number"), [("activation_3", 4), ("activation_5", 6)])
+def test_a_residual_convolution_adds_its_input(before, number):
+    model = models.build("compact", (16, 16, 3), 2)
     before, after, total = (
         keras.Model(model.input, model.get_layer(name).output)
-        for name in ("activation_1", "activation_2", "add_2")
+        for name in (before, f"activation_{number}", f"add_{number}")
     )
-    images = np.random.default_rng(0).random((3, 6, 6, 1), np.float32)
+    images = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
     np.testing.assert_allclose(total(images), before(images) + after(images), rtol=1e-6)
 
 

@@ -166,7 +166,7 @@ def sample(one) -> str:
     setting = one.setting
     if setting.type is bool:
         return f"--{one.name}"
-    texts = {"levels": "1", "augment": "flip"}
+    texts = {"levels": "1", "augment": "flip", "depth": "10"}
     text = (
         setting.choices[0] if setting.choices else {int: "1", float: "0.5"}.get(setting.type, "8")
     )

@@ -10,7 +10,7 @@ import pytest
 from robust_tf import models, results, runs, saved_models, settings, training
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
-from tests.helpers import short
+from tests.helpers import short, small_network
 
 
 def transfer(data, **given) -> runs.Run:
@@ -73,15 +73,14 @@ def test_a_savedmodel_of_ones_own(small, folders, exported, trained):
 
 
 def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_path):
-    cnn = models.CNN((models.Convolution(3, 5),))
-    model = models.build_cnn(cnn, (28, 28, 1), 4, standardize="global", seed=0)
+    model = small_network((28, 28, 1), 4, standardize="global")
     folder = saved_models.export(model, tmp_path / "own", label_names="abcd", training={})
     run = transfer(small, pretrained=str(folder))
     assert (str(run.model), run.standardize) == (model.name, "global")
-    plain = models.build_cnn(cnn, (28, 28, 1), 4, standardize="none", seed=0)
+    plain = small_network((28, 28, 1), 4, standardize="none")
     folder = saved_models.export(plain, tmp_path / "plain", label_names="abcd", training={})
     assert transfer(small, pretrained=str(folder)).standardize == "none"
-    mixed = models.build_cnn(cnn, (28, 28, 1), 4, precision="mixed_bfloat16")
+    mixed = small_network((28, 28, 1), 4, precision="mixed_bfloat16")
     mixed = saved_models.export(mixed, tmp_path / "mixed", label_names="abcd", training={})
     run = transfer(small, pretrained=str(mixed), head_units=(8,))
     assert run.precision == "mixed_bfloat16"

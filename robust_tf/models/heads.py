@@ -93,7 +93,8 @@ def _copy(
     variables: Callable[[keras.Layer], list[keras.Variable]],
 ) -> keras.Model:
     """A model of copied layers, with the values that their variables have."""
-    copied = keras.models.clone_model(model, clone_function=copy_layer)
+    bare = keras.Model(model.input, model.output, name=model.name)  # not compiled, nor its copy
+    copied = keras.models.clone_model(bare, clone_function=copy_layer)
     for layer, original in zip(copied.layers, model.layers, strict=True):
         for variable, value in zip(variables(layer), variables(original), strict=True):
             variable.assign(value)
