@@ -72,55 +72,6 @@ def trained(data, directory=None, epochs=4, callbacks=()):
     return started.model, history
 
 
-def test_the_network_and_its_size():
-    model = models.build("compact", (32, 32, 3), 10, standardize="global", mirror=True)
-    assert model(np.zeros((2, 32, 32, 3), np.float32)).shape == (2, 10)
-    assert {layer.name for layer in model.layers} >= {"add_4", "add_6", "global_pool"}
-    # What the convolutions multiply for an image: width and height, kernel, channels.
-    work = sum(
-        layer.kernel.shape.num_elements() * np.prod(layer.output.shape[1:3])
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Conv2D)
-    )
-    assert work == 76_382_208
-
-
-@pytest.mark.parametrize(("before", "number"), [("activation_3", 4), ("activation_5", 6)])
-def test_a_residual_convolution_adds_its_input(before, number):
-    model = models.build("compact", (16, 16, 3), 2)
-    before, after, total = (
-        keras.Model(model.input, model.get_layer(name).output)
-        for name in (before, f"activation_{number}", f"add_{number}")
-    )
-    images = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
-    np.testing.assert_allclose(total(images), before(images) + after(images), rtol=1e-6)
-
-
-def test_a_mirrored_model_averages_over_both_images():
-    mirrored, plain = (
-        models.build("compact", (8, 8, 3), 5, mirror=mirror, seed=2) for mirror in (True, False)
-    )
-    images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
-    both = (plain(images) + plain(images[:, :, ::-1])) / 2
-    np.testing.assert_allclose(mirrored(images), both, atol=1e-5)
-    assert mirrored(images, training=True).shape == (4, 5)
-
-
-@pytest.mark.parametrize("mirror", [True, False])
-def test_it_comes_back_from_its_saved_model(tmp_path, mirror):
-    model = models.build("compact", (8, 8, 3), 5, mirror=mirror, seed=2)
-    folder = saved_models.export(model, tmp_path / "m", label_names=list("abcde"), training={})
-    images = np.random.default_rng(0).random((4, 8, 8, 3), np.float32)
-    loaded = saved_models.load(folder)
-    np.testing.assert_allclose(loaded(images), model(images), atol=1e-5)
-    signatures = tf.saved_model.load(str(folder)).signatures
-    found = signatures["serving_default"](images=tf.constant(images))["probabilities"]
-    np.testing.assert_allclose(found, tf.nn.softmax(model(images)), atol=1e-5)
-    assert signatures["features"](images=tf.constant(images))["features"].shape == (4, 256)
-    headed = models.with_new_head(loaded, 5, (7,), freeze_base=True)
-    assert headed(images).shape == (4, 5)
-
-
 def test_a_trained_one_comes_back_whatever_trained_it(colours, tmp_path):
     model, _ = trained(colours, epochs=1)
     folder = saved_models.export(model, tmp_path / "m", label_names=["red", "blue"], training={})

@@ -1,6 +1,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,7 +12,9 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import models, results, saved_models
 from robust_tf.errors import Unavailable
+from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import warmup
+from robust_tf.training import Adam, Recipe, Transfer, fit
 
 TRAINING = {"strategy": "constant", "level": 2, "freeze_base": None}
 
@@ -25,6 +28,71 @@ def test_it_reloads_as_the_same_keras_model(trained, exported, sample):
     again = saved_models.load(exported)
     assert [layer.name for layer in again.layers] == [layer.name for layer in trained.layers]
     np.testing.assert_array_equal(again(images, training=False), trained(images, training=False))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_an_export_holds_the_batch_norm_of_keras(tmp_path, mirror):
+    model = models.build("mnist_cnn", (28, 28, 1), 10, mirror=mirror)
+    folder = export(model, tmp_path / "run")
+    described = json.loads((folder / "assets.extra" / "model.json").read_text())["config"]["layers"]
+    ours = {layer["class_name"] for layer in described if layer["registered_name"]}
+    assert ours == {"Standardization", *(["WithMirrored", "MeanOfMirrored"] if mirror else [])}
+    loaded = saved_models.load(folder)
+    assert type(loaded.get_layer("batch_norm_1")) is keras.layers.BatchNormalization
+    # What is exported stays as it is, and what is trained further has ours again.
+    again = models.with_new_head(loaded, 10, [8])
+    for trainable in (model, again):
+        assert type(trainable.get_layer("batch_norm_1")) is models.BatchNormalization
+
+
+@pytest.mark.parametrize("freeze_base", [False, True])
+def test_transfer_from_an_export_is_transfer_from_its_model(trained, exported, small, freeze_base):
+    """To the last bit, whichever batch norm the pretrained model has."""
+    ends = []
+    for pretrained in (trained, saved_models.load(exported)):
+        model = transferred(pretrained, small.train, freeze_base=freeze_base)
+        ends.append([np.array(weight) for weight in model.weights])
+    for from_model, from_export in zip(*ends, strict=True):
+        np.testing.assert_array_equal(from_model, from_export)
+
+
+def transferred(pretrained, split, **options):
+    """After two epochs on images with hot pixels, under a new head."""
+    strategy = Transfer(perturbation=Perturbation("hot", 3), head_units=(32,), **options)
+    recipe = Recipe(epochs=2, batch_size=50, optimizer=Adam(learning_rate=0.001, beta_1=0.5))
+    training = strategy.prepare(
+        split, lambda: models.with_new_head(pretrained, 10, [32], seed=1, **options), recipe
+    )
+    fit(training)
+    return training.model
+
+
+@pytest.fixture
+def early() -> tuple[Path, np.ndarray, dict[str, np.ndarray]]:
+    """An export of an earlier version, images, and what that version made of them."""
+    folder = Path(__file__).parent / "data"
+    with np.load(folder / "early_export.npz") as stored:
+        answers = dict(stored)
+    return folder / "early_export" / "1", answers["images"] / np.float32(255), answers
+
+
+def test_an_export_of_an_earlier_version_loads(early):
+    folder, images, answers = early
+    model = saved_models.load(folder)
+    assert type(model.get_layer("batch_norm_1")) is models.BatchNormalization
+    logits = model(images, training=False)
+    np.testing.assert_allclose(tf.nn.softmax(logits), answers["probabilities"], atol=1e-5)
+    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    answer = serve(images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(answer, answers["probabilities"], atol=1e-5)
+
+
+def test_transfer_from_an_export_of_an_earlier_version(early, small):
+    folder, images, answers = early
+    model = transferred(saved_models.load(folder), small.train)
+    found = tf.nn.softmax(model(images, training=False))
+    np.testing.assert_allclose(found, answers["transferred"], atol=1e-4)
+    assert np.abs(found - answers["probabilities"]).max() > 0.1
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])

@@ -33,13 +33,15 @@ Dropout = Annotated[
 ]
 Activation = Annotated[str, choice("Activation after each convolution.", ACTIVATIONS)]
 _DEPTH = Setting(
-    "Number of convolutions along the main path, 6n + 4.",
+    "Number of convolutions of a wide_resnet, 6n + 4.",
     int,
     "6n + 4 with n from 1 on: 10, 16, 22, 28, …",
     lambda depth: isinstance(depth, int) and depth >= 10 and depth % 6 == 4,
 )
 Depth = Annotated[int, _DEPTH]
-Width = Annotated[int, whole("How many times as many channels as in the plain residual network.")]
+Width = Annotated[
+    int, whole("How many times the channels of the usual residual network (wide_resnet).")
+]
 
 
 def mnist_cnn(

@@ -36,7 +36,7 @@ def export(
     directory: str | os.PathLike,
     *,
     label_names: Sequence[str],
-    training: Mapping[str, Any],
+    training: Mapping[str, str | float | None],
     example: np.ndarray | None = None,
 ) -> Path:
     """Writes a model as the next version of a directory.
@@ -59,14 +59,15 @@ def export(
     which updates moving statistics; they are the endpoints of `keras.layers.TFSMLayer`.
 
     `assets.extra/` holds `metadata.json` (label names, input, training configuration,
-    versions), `model.json` (Keras's description of the network), `example.png` and, with
+    versions), `model.json` (Keras's description of the network, as `models.plain` makes
+    it), `example.png` and, with
     the package `tensorflow-serving-api`, a warm-up file for TensorFlow Serving.
 
     Args:
         model: a functional model from images to logits, as of `models`.
         directory: where the versions lie; made if absent.
         label_names: the names of the classes.
-        training: the training configuration: text, numbers and None by name.
+        training: the training configuration by name: text, numbers and None.
         example: an image for the user to try, uint8 [H, W, C]; by default a black one.
 
     Returns:
@@ -155,10 +156,11 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
 
     Returns:
         A functional model from float32 images [B, H, W, C] in [0, 1] to logits, not
-        compiled.
+        compiled. It has Keras's batch norm; `models.with_new_head` gives it ours, which
+        trains faster.
 
     Raises:
-        Unavailable: if the folder holds no whole export of this package.
+        Unavailable: if the folder holds no complete export of this package.
     """
     folder = Path(folder)
     try:
@@ -174,7 +176,7 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
 
 
 def metadata(folder: str | os.PathLike) -> dict[str, Any]:
-    """What an export says of itself; empty for a SavedModel of another maker.
+    """What an export says of itself; empty for a third-party SavedModel.
 
     Args:
         folder: a version's folder.
@@ -193,7 +195,7 @@ def metadata(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 def add_robustness(folder: str | os.PathLike, summary: pd.DataFrame) -> None:
-    """Puts what tests found beside an export, as `assets.extra/robustness.csv`.
+    """Writes the results of tests beside an export, as `assets.extra/robustness.csv`.
 
     Args:
         folder: a version's folder.

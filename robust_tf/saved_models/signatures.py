@@ -1,6 +1,6 @@
 """What an exported model answers: its graph functions, with their checks of the input.
 
-They run where neither this package nor Keras nor Python is.
+They need neither this package nor Keras nor Python to run.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def checked(images: tf.Tensor, shape: ImageShape) -> tf.Tensor:
     """The images, or an error where their shape or a value is not allowed.
 
     Args:
-        images: float32 [N, H, W, C] in [0, 1], so it is hoped.
+        images: float32, to be checked for the shape [N, H, W, C] and values in [0, 1].
         shape: (H, W, C).
 
     Returns:
