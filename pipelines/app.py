@@ -60,8 +60,8 @@ def launch(
     except flags.FlagError as error:
         _fail(2, str(error))
     except (InvalidArgument, Unavailable) as error:
-        told = f"--{error}" if error.argument in known else str(error)
-        _fail(2 if isinstance(error, InvalidArgument) else 1, told)
+        line = f"--{error}" if error.argument in known else str(error)
+        _fail(2 if isinstance(error, InvalidArgument) else 1, line)
     except KeyboardInterrupt:
         on = "; the same command goes on after the last whole epoch" if "epochs" in known else ""
         _fail(130, f"stopped{on}")

@@ -146,7 +146,7 @@ def work(
 
 @functools.cache  # once a process
 def _set_up(threads: int, deterministic: bool) -> None:
-    warnings.simplefilter("ignore")  # the process that started this one has told them
+    warnings.simplefilter("ignore")  # the process that started this one has shown them
     tf.get_logger().setLevel("ERROR")
     # tqdm's own lock is one between processes, which a killed process would leave behind.
     tqdm.tqdm.set_lock(threading.RLock())
