@@ -21,8 +21,8 @@ from robust_tf.files import is_locked
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs import stages
 from robust_tf.runs.declaration import Run
+from robust_tf.runs.defaults import resolve
 from robust_tf.runs.experiments import Cell
-from robust_tf.runs.resolution import resolve
 from robust_tf.training import Natural
 
 
