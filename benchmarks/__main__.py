@@ -32,11 +32,11 @@ PARTS = (
     "precision",
 )
 
-_ONLY = flags.DEFINE_multi_enum("only", list(PARTS), PARTS, "A part; may be given again.")
+_ONLY = flags.DEFINE_multi_enum("only", list(PARTS), PARTS, "A part to measure; may be repeated.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
 _DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", list(data.SOURCES), "As in pipelines.run.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds; whole processes have two less.")
-_QUICK = flags.DEFINE_bool("quick", False, "A small part of the work: a try, not a figure.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds; two fewer for whole processes.")
+_QUICK = flags.DEFINE_bool("quick", False, "A small part of the work, to see that it runs.")
 _OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmarks/results", "Where the tables go.")
 
 # What a part returns: tables by name, rows of the table of goals, and what was left out.
@@ -90,7 +90,7 @@ def write(table: pd.DataFrame, folder: Path, name: str) -> None:
 
 
 def share() -> int:
-    """What share of the work is done: one in so many."""
+    """The part of the work that is done: 1 of this many."""
     return 20 if _QUICK.value else 1
 
 
@@ -148,7 +148,7 @@ def measure_memory(_: Path) -> Found:
 
 
 def measure_cluster(_: Path) -> Found:
-    """What Ray adds to a sweep, and how much is moved for a model."""
+    """What Ray adds to a sweep, and how much is moved per model."""
     few = ["--epochs=2", "--trials=2"] if _QUICK.value else []
     rounds = max(1, _ROUNDS.value - 2)
     table, moved, missing = cluster.measure(rounds, [*source_flags(), *few])
@@ -173,7 +173,7 @@ def load(name: str) -> data.Data:
 
 
 def draw(table: pd.DataFrame, path: Path) -> None:
-    """Images a second of all tools, as bars on a logarithmic axis."""
+    """Images per second of all tools, as bars on a logarithmic axis."""
     grid = sns.catplot(
         table, kind="bar", x="images_per_s", y="perturb", hue="tool", col="setting",
         height=7, aspect=0.8, palette="tab20",

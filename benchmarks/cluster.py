@@ -32,13 +32,13 @@ def measure(rounds: int, flags: list[str]) -> tuple[pd.DataFrame, pd.DataFrame, 
     """Times the same sweep on both.
 
     Args:
-        rounds: timed rounds; there is none of warm-up.
-        flags: of `pipelines.grid`, where its data come from.
+        rounds: timed rounds, without a warm-up.
+        flags: those of `pipelines.grid` that say where the data come from.
 
     Returns:
-        A row an executor: seconds (median), ratio to local and median seconds that the
-        training of a model took; a row for each thing that a model leaves: its bytes; and
-        what was left out.
+        One row per executor: seconds (median), ratio to local, and median seconds of the
+        training of one model; the bytes of a model's results and of its SavedModel; and what
+        was left out.
     """
     executors, left_out = dict(EXECUTORS), []
     try:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from benchmarks.timing import medians, seconds
 from robust_tf import evaluation, models
 from robust_tf.data import Split
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Condition, Evaluator, Natural
 from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS, Perturbation
 
@@ -20,16 +20,16 @@ def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.D
     Args:
         split: MNIST's test images.
         rounds: timed rounds.
-        trials: passes a kind.
+        trials: passes per kind.
 
     Returns:
-        A row a test: trials_s, the seconds of its trials; ratio to bare forward passes of
+        One row per condition: trials_s, the seconds of its trials; ratio to bare forward passes of
         as many images in float32; first_s, what the first trial of a first model takes,
         with tracing, and compiling what nothing before it has compiled; and second_s,
         likewise of a second model.
     """
     first, second = (models.build("mnist_cnn", split.image_shape, 10, seed=i) for i in (0, 1))
-    conditions = {"natural": None}
+    conditions: dict[str, Condition] = {"natural": Natural()}
     conditions |= {kind: Perturbation(kind, KINDS[kind].test_levels[-1]) for kind in KINDS}
     starts = {
         label: [_first_trial(model, split, condition) for model in (first, second)]
@@ -47,7 +47,7 @@ def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.D
             total += tf.reduce_sum(tf.argmax(logits, axis=-1))
         return total
 
-    def passes(condition: Perturbation | None) -> float:
+    def passes(condition: Condition) -> float:
         start = time.perf_counter()
         for trial in range(trials):
             evaluator.accuracy(condition, trial)
@@ -65,7 +65,7 @@ def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.D
     return table
 
 
-def _first_trial(model: keras.Model, split: Split, condition: Perturbation | None) -> float:
+def _first_trial(model: keras.Model, split: Split, condition: Condition) -> float:
     return seconds(lambda: Evaluator(model, split).accuracy(condition))
 
 

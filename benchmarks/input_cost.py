@@ -24,11 +24,12 @@ def measure(split: Split, rounds: int, kinds: tuple[str, ...]) -> pd.DataFrame:
     Args:
         split: the training images.
         rounds: timed rounds.
-        kinds: of perturbations, each at the paper's default level.
+        kinds: kinds of perturbation, each at its default level in training.
 
     Returns:
-        A row a training: setup_s, seconds until it can begin; epoch_s; ratio to natural
-        training's epoch; input_s, what the images of an epoch take without a model.
+        One row per training: setup_s, seconds until it can begin; epoch_s, seconds per epoch;
+        ratio, to an epoch of natural training; input_s, seconds that the images of an epoch
+        take without a model.
     """
     name = experiments.default_model(split.image_shape)
     trainings: dict[str, Training] = {}

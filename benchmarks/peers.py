@@ -3,8 +3,8 @@
 Each factory takes (kind, level) and returns a function of a float32 batch [B, H, W, C],
 or None where the tool has no such perturbation. Tools that know only single images get
 them one after another, and those that know only uint8 get that, conversion included. They
-are not quite the same: PyTorch mirrors at the border without the edge, NRTK takes its own
-sigma for a kernel of the size, imagecorruptions knows severities, of which it gets 1.
+differ slightly: PyTorch mirrors at the border without the edge, NRTK derives sigma from the
+size of the kernel, imagecorruptions has severities, of which it gets 1.
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""Perturbed images a second: robust_tf beside the tools that one would take instead."""
+"""Perturbed images per second: robust_tf beside the tools that one would use instead."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from benchmarks.timing import medians, seconds
 from robust_tf.perturbations import perturb
 
 LEVELS = {"noise": 0.05, "stuck": 2, "dead": 2, "hot": 2, "blur": 1.0}
-# Setting: shape of an image, batch size, images a measurement.
+# Setting: shape of an image, batch size, images per measurement.
 SETTINGS = {
     "mnist": ((28, 28, 1), 1500, 30000),
     "cifar10": ((32, 32, 3), 100, 10000),
@@ -32,8 +32,8 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
         part: use this part of the images only, for a quick look.
 
     Returns:
-        A row a setting, kind and tool: images_per_s, and `ratio`, how many times as many
-        robust_tf's tf.data pipeline has; and what was left out, with the reason.
+        One row per setting, kind and tool: images_per_s, and `ratio`, the images_per_s of
+        robust_tf's tf.data pipeline divided by it; and what was left out, with the reason.
     """
     rows, left_out = [], []
     for setting, (shape, batch_size, count) in SETTINGS.items():
@@ -52,7 +52,7 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
                     if peer is None:
                         continue
                     peer(batches[0][:2])
-                except Exception as error:  # a tool that is not there or does not work
+                except Exception as error:  # a tool that is not installed or does not work
                     reason = f"{type(error).__name__}: {error}".splitlines()[0]
                     left_out.append(f"{name}, {kind}, {setting}: {reason}")
                     continue

@@ -29,11 +29,11 @@ def measure(
 
     Args:
         data: MNIST, handed to PyTorch as arrays; robust_tf reads it itself.
-        rounds: timed rounds; there is none of warm-up.
-        flags: of `pipelines.run`, where its data come from.
+        rounds: timed rounds, without a warm-up.
+        flags: those of `pipelines.run` that say where the data come from.
 
     Returns:
-        A row a tool: seconds (median) and peak memory in GiB; the seconds of the parts of
+        One row per tool: seconds (median) and peak memory in GiB; the seconds of the parts of
         robust_tf's last run; and what was left out, with the reason.
     """
     left_out = []
@@ -110,7 +110,7 @@ def run(command: list[str], **environment: str) -> tuple[float, float]:
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment, "ROBUST_TF_BEGIN": str(start)},
         )
-        # What the system tells of a child afterwards counts the parent's memory too.
+        # What the system reports of a child afterwards includes the parent's memory.
         while process.poll() is None:
             memory = max(memory, _peak_gib(process.pid))
             time.sleep(0.05)

@@ -13,7 +13,7 @@ from robust_tf import models
 from robust_tf.data import without_autotuning
 from robust_tf.training import compile_model
 
-# Setting: model, shape of an image, batch size, steps a measurement.
+# Setting: model, shape of an image, batch size, steps per measurement.
 SETTINGS = {
     "mnist": ("mnist_cnn", (28, 28, 1), 1500, 80),
     "cifar10": ("cifar10_cnn", (32, 32, 3), 100, 6),
@@ -25,10 +25,10 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
 
     Args:
         rounds: timed rounds.
-        part: take this part of the steps only, for a quick look.
+        part: divides the number of steps, for a quick look.
 
     Returns:
-        A row a setting and tool: images_per_s of training and of inference, and the ratio
+        One row per setting and tool: images_per_s of training and of inference, and the ratio
         of robust_tf's to it; and what was left out, with the reason.
     """
     rows, left_out = [], []
@@ -59,7 +59,7 @@ def precisions(rounds: int, settings: list[str]) -> pd.DataFrame:
         settings: some of `SETTINGS`.
 
     Returns:
-        A row a setting: images_per_s of training, and the ratio to the defaults.
+        One row per setting: images_per_s of training, and the ratio to the defaults.
     """
     rows = []
     for setting in settings:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pipelines.run
 from pipelines import app
 from robust_tf import runs, saved_models, training
+from robust_tf.training.strategies import STRATEGIES
 
 _seconds = {"imports": time.time() - float(os.environ["ROBUST_TF_BEGIN"])}
 
@@ -32,8 +33,8 @@ def _timed(part: str, function):
 def main() -> None:
     """Runs the pipeline and writes the seconds."""
     app.load_data = _timed("data", app.load_data)
-    for name, strategy in list(runs.STRATEGIES.items()):
-        runs.STRATEGIES[name] = _timed("set-up", strategy)
+    for name, strategy in list(STRATEGIES.items()):
+        STRATEGIES[name] = _timed("set-up", strategy)
     training.fit = _timed("training", training.fit)
     saved_models.export = _timed("export", saved_models.export)
     runs.test = _timed("tests", runs.test)

@@ -1,4 +1,4 @@
-"""Medians of what takes turns, so that a slow moment of a shared machine hits all alike."""
+"""Medians of variants that take turns, so that a slow moment of the machine affects all."""
 
 import statistics
 import time

@@ -93,6 +93,11 @@ def local(outputs: Outputs) -> contextlib.AbstractContextManager[dict[str, Path]
     return urls.local(_places(outputs))
 
 
+def upload(outputs: Outputs, name: str) -> None:
+    """Uploads a run that is finished, where outputs are at URLs; see `urls.upload`."""
+    urls.upload(_places(outputs), name)
+
+
 def _places(outputs: Outputs) -> dict[str, str]:
     names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
     found = {name: getattr(outputs, name) for name in names if hasattr(outputs, name)}
@@ -121,23 +126,24 @@ def sources(values: flags.Values) -> Sources:
     """Where the data come from, as flags say."""
     asked = values.of(settings.declared(Sources))
     preset = values.preset if "preset" in values.defaults else Sources.preset
-    defaults = {"test_examples": values.test_examples}
-    return settings.make(Sources, defaults | asked, asked, preset=preset)
+    return settings.make(Sources, {"test_examples": values.test_examples} | asked, preset=preset)
 
 
-def print_accuracies(trials: pd.DataFrame) -> None:
+def print_accuracies(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:
     """Prints the accuracies of models by test; over all, where there are several families."""
-    print(results.comparison(trials).to_string())
+    print(results.comparison(trials, runs).to_string())
     tested = set(trials["test_perturb"]) - {"none"}
     if len({KINDS[kind].family if kind in KINDS else kind for kind in tested}) > 1:
         print("\nOver all perturbed tests\n")
-        print_profile(trials)
+        print_profile(trials, runs)
 
 
-def print_profile(trials: pd.DataFrame, most: int | None = None) -> None:
+def print_profile(
+    trials: pd.DataFrame, runs: pd.DataFrame | None = None, most: int | None = None
+) -> None:
     """Prints `results.profile` of models, in percent; the best in the worst case, if so many."""
     for dataset, own in trials.groupby("dataset", sort=False):
-        profile = results.profile(own)
+        profile = results.profile(own, runs)
         if most is not None:
             profile = profile.nlargest(most, "worst").rename_axis(dataset)
         percent = ["natural", "mean", "worst", "drop"]

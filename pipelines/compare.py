@@ -57,7 +57,7 @@ def main(values: flags.Values) -> None:
     dataset = app.load_data(values, models[0])
     conditions = (
         *standard_tests(kinds, values.channel_blur),
-        *tests.other_images(dataset, app.sources(values)),
+        *tests.other_images(dataset, values.data_dir, values.test_examples),
     )
     if len(conditions) == 1:
         raise InvalidArgument("eval", "", "at least one test")

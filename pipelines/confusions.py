@@ -12,7 +12,7 @@ from pipelines import app, flags
 from pipelines.options import Dataset, Model, Outputs, Tests, some
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation.suites import tests_at
+from robust_tf.evaluation.suites import conditions_at
 from robust_tf.paper.experiments import IMPACT_LEVELS
 from robust_tf.perturbations import KINDS
 from robust_tf.runs.declaration import Run
@@ -31,7 +31,7 @@ def main(values: flags.Values) -> None:
         expected = "kinds of perturbation, which have levels"
         raise InvalidArgument("eval", ",".join(tests.eval), expected)
     levels = ((kind, IMPACT_LEVELS.get(kind, KINDS[kind].test_levels)) for kind in kinds)
-    _, *conditions = tests_at(levels, values.channel_blur)
+    _, *conditions = conditions_at(levels, values.channel_blur)
     classifier = settings.make(Model, values.given).load()
     dataset = app.load_data(values, classifier)
     with app.local(settings.make(Outputs, values.given)) as folders:

@@ -12,7 +12,7 @@ from robust_tf import settings
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.sources import Sources
-from robust_tf.saved_models import classifiers
+from robust_tf.studies import robustness
 
 
 def main(values: flags.Values) -> None:
@@ -24,10 +24,10 @@ def main(values: flags.Values) -> None:
     dataset = app.load_data(values, classifier)
     conditions = (
         *standard_tests(kinds, values.channel_blur),
-        *tests.other_images(dataset, app.sources(values)),
+        *tests.other_images(dataset, values.data_dir, values.test_examples),
     )
     with app.local(settings.make(Outputs, values.given)) as folders:
-        folder, table = classifiers.test(
+        folder, table = robustness.write(
             classifier, dataset, conditions, trials=tests.trials, seed=values.seed, **folders
         )
     print(

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 from robust_tf import data, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import OtherImages
+from robust_tf.evaluation import Recorded
 from robust_tf.evaluation.suites import TRIALS
 from robust_tf.perturbations import KINDS
-from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import classifiers
 from robust_tf.settings import Declared, Setting, names, switch, whole
 
@@ -133,12 +132,15 @@ class Tests:
         """Whether there is more to test than kinds of perturbation."""
         return any(map(_is_other, self.eval))
 
-    def other_images(self, like: data.Data, sources: Sources) -> tuple[OtherImages, ...]:
+    def other_images(
+        self, like: data.Data, data_dir: str | None, test_examples: int | None
+    ) -> tuple[Recorded, ...]:
         """The tests besides kinds of perturbation.
 
         Args:
             like: the dataset that the tested models are for.
-            sources: where they come from.
+            data_dir: TFDS's directory; None for its default.
+            test_examples: how many images of each are used; None for all.
 
         Raises:
             InvalidArgument: if a dataset is unknown or of another form.
@@ -148,16 +150,14 @@ class Tests:
         for asked in filter(_is_other, self.eval):
             corrupted = asked == "corrupted"
             found += (
-                data.prepared_corruptions(like, sources.data_dir)
+                data.prepared_corruptions(like, data_dir)
                 if corrupted
                 else [asked.removeprefix("tfds:")]
             )
         return tuple(
-            OtherImages(
+            Recorded(
                 *kind_and_severity(name),
-                data.load_test(
-                    name, like, data_dir=sources.data_dir, test_examples=sources.test_examples
-                ),
+                data.load_test(name, like, data_dir=data_dir, test_examples=test_examples),
             )
             for name in dict.fromkeys(found)
         )

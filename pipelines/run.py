@@ -15,7 +15,7 @@ from pipelines.options import Dataset, DryRun, ModelOutputs, Tests, some
 from robust_tf import machine, results, runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.runs import declaration
+from robust_tf.runs import declaration, resolution
 from robust_tf.runs.sources import Sources
 from robust_tf.settings import switch, whole, wholes
 from robust_tf.training import Recipe
@@ -90,7 +90,7 @@ def main(values: flags.Values) -> None:
     if values.seeds is not None and "seed" in given:
         raise InvalidArgument("seeds", ",".join(map(str, values.seeds)), "no value with --seed")
     seeds = values.seeds or (values.seed,)
-    checked = declaration.check(given)
+    checked = resolution.check(given)
     tests = settings.make(Tests, values.given)
     kinds = tests.kinds(given.get("perturb"))
     outputs = settings.make(ModelOutputs, values.given)
@@ -103,7 +103,7 @@ def main(values: flags.Values) -> None:
     several = [runs.resolve(dataset, **given | {"seed": seed}) for seed in seeds]
     conditions = (
         *standard_tests(kinds, several[0].channel_blur),
-        *tests.other_images(dataset, sources),
+        *tests.other_images(dataset, values.data_dir, values.test_examples),
     )
     if values.dry_run:
         _print_configuration(several, conditions, tests.trials)
@@ -150,13 +150,13 @@ def _print_configuration(several: list[runs.Run], conditions: tuple, trials: int
     for run in several:
         for name, value in run.columns().items():
             print(f"{name} = {'' if value is None else value}")
-    print(f"tests = {', '.join(str(condition or 'natural') for condition in conditions)}")
+    print(f"tests = {', '.join(map(str, conditions))}")
     print(f"trials = {trials}")
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    app.launch(main, _groups(), argv, words=declaration.defaults_in_words())
+    app.launch(main, _groups(), argv, words=resolution.defaults_in_words())
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def main(values: flags.Values) -> None:
         f"\nOne {values.defect} pixel at each of {len(positions) // len(summary):,} positions, "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source}), in percent\n"
     )
-    shown = summary.set_index("training")[[name for name in summary if "_" in name]]
+    shown = summary.set_index("training" if summary["training"].is_unique else "model")[
+        [name for name in summary if "_" in name]
+    ]
     shown = shown.drop(columns=["data_source", "n_examples"]).mul(100).round(2)
     print(shown.rename_axis(None).to_string())
     own = positions[positions["model"] == summary["model"].iloc[-1]]

@@ -16,8 +16,7 @@ def main(values: flags.Values) -> None:
     """Carries it out and writes the report of what is done."""
 
     def write_report(output_dir: Path) -> None:
-        figure = output_dir / "standardization" / "figures" / "falls.png"
-        standardization.write(output_dir, figure if figure.exists() else None)
+        standardization.write(output_dir)
         print(f"report   {values.output_dir}/standardization/report.html")
 
     sweep.run(EXPERIMENT, values, finish=write_report)

@@ -1,6 +1,7 @@
 """What the experiments share: the flags and steps of a sweep; no command of its own."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,16 +9,18 @@ from typing import Annotated
 
 from pipelines import app, flags
 from pipelines.options import DryRun, ModelOutputs, some
-from robust_tf import data, machine, settings
+from robust_tf import data, machine, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation.suites import TRIALS
-from robust_tf.executors.cluster import Cluster
-from robust_tf.paper import figures, numbers
+from robust_tf.executors.processes import LocalPool
+from robust_tf.executors.ray import Cluster, RayPool
+from robust_tf.files import prepare_directory
+from robust_tf.paper import examples, figures
 from robust_tf.perturbations import KINDS
-from robust_tf.runs import declaration, estimate, sweeps
+from robust_tf.runs import declaration, estimate, resolution, sweeps
 from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
 from robust_tf.runs.sources import Sources
-from robust_tf.runs.tasks import Task, plan
+from robust_tf.runs.tasks import Task, plan, work
 from robust_tf.settings import Setting, choice, names, number, switch, whole, wholes
 from robust_tf.training import STRATEGIES
 
@@ -157,7 +160,7 @@ def launch(
     argv: Sequence[str] | None = None,
 ) -> None:
     """Runs the command line of an experiment."""
-    app.launch(main, _groups(experiment), argv, words=declaration.defaults_in_words())
+    app.launch(main, _groups(experiment), argv, words=resolution.defaults_in_words())
 
 
 def run(
@@ -180,7 +183,8 @@ def run(
     execution = settings.make(Execution, values.given)
     outputs = settings.make(ModelOutputs, values.given)
     cluster = execution.cluster(set(values.given))
-    threads = sweeps.threads_of_each(execution.workers, execution.threads, cluster)
+    cores = cluster.num_cpus if cluster else None
+    threads = sweeps.threads_of_each(execution.workers, execution.threads, cores)
     machine.use_threads(threads)
     machine.share_gpus()  # with the workers
     sources = app.sources(values)
@@ -192,30 +196,40 @@ def run(
             seconds = estimate.seconds(tasks, datasets)
             _list(tasks, seconds, execution.workers or 1, folders["output_dir"])
         return
-    several = len({task.run.model for task in tasks}) > 1
     with app.local(outputs) as folders:
-        failed = sweeps.carry_out(
-            experiment.name,
-            tasks,
-            sources,
-            workers=execution.workers,
-            threads=threads,
-            cluster=cluster,
-            saved_models_url=outputs.saved_models_dir,
-            seconds=estimate.seconds(tasks, datasets) if several else None,
-            **folders,
+        folders = {key: prepare_directory(key, folder) for key, folder in folders.items()}
+        if cluster:  # its workers are started elsewhere
+            folders = {key: folder.resolve() for key, folder in folders.items()}
+        url = outputs.saved_models_dir
+        function = functools.partial(work, threads=threads, saved_models_url=url, **folders)
+        pool = (
+            RayPool(cluster, function, execution.workers, folders, datasets)
+            if cluster
+            else LocalPool(execution.workers or 1, functools.partial(function, load=sources.of))
         )
+        with pool:
+            failed = sweeps.carry_out(
+                experiment.name,
+                tasks,
+                pool,
+                output_dir=folders["output_dir"],
+                ended=lambda task: app.upload(outputs, task.run.name),
+            )
         if experiment.name == "impact":
-            sweeps.save_examples(tasks, datasets, **folders)
-        figures.draw(experiment.name, folders["output_dir"], values.reference)
+            examples.write(tasks, datasets, **folders)
+        if experiment.name in figures.FIGURES:
+            figures.draw(experiment.name, folders["output_dir"], values.reference)
         if finish:
             finish(folders["output_dir"])
         if all_tests:
-            trials = numbers.table(folders["output_dir"], experiment.name, "trials")
+            trials, all_runs = (
+                results.read_experiment(folders["output_dir"], experiment.name, name)
+                for name in ("trials", "runs")
+            )
             # The experiment may have others, which were not tested with all.
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
-            app.print_profile(trials, _SHOWN)
+            app.print_profile(trials, all_runs, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
     print(f"tables   {outputs.output_dir}/{experiment.name}/tables")
     print(f"figures  {outputs.output_dir}/{experiment.name}/figures")

@@ -1,9 +1,7 @@
-"""The two errors that a user can mend, each of one line; both name what was received.
+"""The two errors that a user can mend. Each is one line and names what was received.
 
 Everything else that goes wrong raises Python's, Keras's or TensorFlow's own error.
 """
-
-from typing import Any
 
 
 class InvalidArgument(ValueError):
@@ -15,18 +13,20 @@ class InvalidArgument(ValueError):
         expected: what is allowed, completing "expected …".
     """
 
-    def __init__(self, argument: str, value: Any, expected: str):
+    def __init__(self, argument: str, value: object, expected: str):
         """See the class."""
-        received = argument if value is None else f"{argument}={value}"
+        several = isinstance(value, list | tuple)
+        text = ",".join(map(str, value)) if several else value
+        received = argument if value is None else f"{argument}={text}"
         super().__init__(f"{received}: expected {expected}")
         self.argument, self.value, self.expected = argument, value, expected
 
-    def with_value(self, value: Any) -> "InvalidArgument":
-        """The same error of another value."""
+    def with_value(self, value: object) -> "InvalidArgument":
+        """The same error for another value."""
         return InvalidArgument(self.argument, value, self.expected)
 
     def of(self, argument: str) -> "InvalidArgument":
-        """The same error of an argument of another name."""
+        """The same error, for an argument of another name."""
         return InvalidArgument(argument, self.value, self.expected)
 
 
@@ -39,17 +39,17 @@ class Unavailable(RuntimeError):
         problem: what is wrong and what would help.
     """
 
-    def __init__(self, argument: str, value: Any, problem: str):
+    def __init__(self, argument: str, value: object, problem: str):
         """See the class."""
         super().__init__(f"{argument}={value}: {problem}")
         self.argument, self.value, self.problem = argument, value, problem
 
-    def with_value(self, value: Any) -> "Unavailable":
-        """The same error of another value."""
+    def with_value(self, value: object) -> "Unavailable":
+        """The same error for another value."""
         return Unavailable(self.argument, value, self.problem)
 
     def of(self, argument: str) -> "Unavailable":
-        """The same error of an argument of another name."""
+        """The same error, for an argument of another name."""
         return Unavailable(argument, self.value, self.problem)
 
 

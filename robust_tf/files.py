@@ -13,12 +13,10 @@ from pathlib import Path
 
 from robust_tf.errors import Unavailable, one_line
 
-_SCRATCH = "robust_tf-scratch-"
-
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; renames it to `path` unless an error comes.
+    """Gives a temporary name beside `path`; renames it to `path` unless an error is raised.
 
     Args:
         path: the file to write or replace; its folder must exist.
@@ -39,7 +37,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives an empty temporary folder beside `path`; renames it unless an error comes.
+    """Gives an empty temporary folder beside `path`; renames it unless an error is raised.
 
     Args:
         path: the folder to make; its parent must exist.
@@ -60,39 +58,24 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """Gives an empty folder for this process; removes it, and those of processes that died."""
-    for left in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
-        if not is_locked(left):
-            shutil.rmtree(left, ignore_errors=True)
-    new = Path(tempfile.mkdtemp(prefix=f".{_SCRATCH}"))
-    with locked(new):
-        folder = new.rename(new.with_name(new.name[1:]))  # locked before it can be found
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 def digest(*identity: object) -> str:
     """Eight characters that tell values apart by their `repr`."""
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
 
 
 def file_name(text: str) -> str:
-    """A text with hyphens for all that might trouble a file system or a shell."""
+    """A text with hyphens in place of what might trouble a file system or a shell."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a folder; waits, with a warning, while one is in it.
+    """Keeps other processes out of a folder; waits, with a warning, while one holds it.
 
-    The lock goes with the process that holds it, however that ends.
+    The lock ends with the process that holds it, even if that is killed.
 
     Args:
-        folder: made if absent. It may be renamed meanwhile: who waits is let in then.
+        folder: created if absent. If it is renamed meanwhile, processes that wait proceed.
     """
     descriptor = None
     while descriptor is None:
@@ -151,10 +134,10 @@ def writing_to(
 
 
 def prepare_directory(argument: str, directory: str | os.PathLike) -> Path:
-    """Makes a directory where needed and sees that files can be written there.
+    """Creates a directory where needed and checks that files can be written there.
 
     Raises:
-        Unavailable: if they cannot; the line names the argument and the directory.
+        Unavailable: if they cannot; the message names the argument and the directory.
     """
     directory = Path(directory)
     with writing_to(argument, directory):

@@ -9,29 +9,29 @@ import tensorflow as tf
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def threads() -> int:
-    """How many threads TensorFlow computes an op with."""
+    """The number of threads that TensorFlow computes an op with."""
     return tf.config.threading.get_intra_op_parallelism_threads() or cores()
 
 
 def use_threads(threads: int) -> None:
-    """Sets TensorFlow's threads in this process, before it has computed anything."""
+    """Sets TensorFlow's threads in this process; call it before anything is computed."""
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     tf.config.threading.set_inter_op_parallelism_threads(threads)
 
 
 def share_gpus() -> None:
-    """Leaves other processes the GPU memory that this one does not need; before it has computed."""
+    """Takes GPU memory as needed instead of all; call it before anything is computed."""
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def name() -> str:
-    """What trains here: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
+    """The name of the GPU, or else of the CPU: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
     for gpu in tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     cpu = platform.processor() or platform.machine()

@@ -1,9 +1,9 @@
-"""Random numbers that depend on a seed and a position and on nothing else.
+"""Random numbers that depend on a seed and a position, and on nothing else.
 
 A seed is a pair of int32, as in `tf.random.stateless_uniform`. Every example has its
 own, so a whole batch is drawn in one go with the counter-based generator Philox4x32-10
 (Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, SC 2011). It is the
-generator of TensorFlow's own stateless ops, which take one seed a call and so would
+generator of TensorFlow's own stateless ops, which take one seed per call and so would
 need a loop over the examples.
 """
 
@@ -44,7 +44,7 @@ def stream_seed(seed: int, stream: str) -> np.ndarray:
     """The seed of a named stream, such as "shuffle" or "evaluation/3".
 
     Args:
-        seed: an integer, not negative; the one seed of a whole experiment.
+        seed: a whole number from 0 on; the one seed of a whole experiment.
         stream: the stream's name. Streams of different names are independent.
 
     Returns:
@@ -88,15 +88,15 @@ def fold_in(seeds: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
 
 
 def random_bits(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.Tensor:
-    """Uniform 32-bit words, the same numbers of each seed.
+    """Uniform 32-bit words, equally many for each seed.
 
     Row b equals `tf.raw_ops.StatelessRandomUniformFullIntV2` with key `seeds[b]`,
     counter `[draw * 2**32, 0]` and algorithm 1 (Philox).
 
     Args:
         seeds: int32, shape [B, 2].
-        count: how many words a seed, a number or scalar tensor.
-        draw: which of 2**32 independent draws of the same seed.
+        count: number of words per seed, an integer or a scalar tensor.
+        draw: number of the draw, 0 … 2**32 - 1; the draws of a seed are independent.
 
     Returns:
         uint32 tensor of shape [B, count].
@@ -117,11 +117,11 @@ def uniform(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.Tenso
 
 
 def words(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, ...]:
-    """Uniform words, four a block; for use in compiled functions.
+    """Uniform words, four per block; for use in compiled functions.
 
     Args:
         seeds: int32, shape [B, 2].
-        blocks: which blocks of the draw, integers from 0 on, shape [K].
+        blocks: numbers of the blocks of the draw, integers from 0 on, shape [K].
         draw: as in `random_bits`.
 
     Returns:
@@ -134,10 +134,10 @@ def words(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, ..
 
 
 def normals(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, ...]:
-    """Standard normal numbers, four a block; for use in compiled functions.
+    """Standard normal numbers, four per block; for use in compiled functions.
 
     Box and Muller's transform (*A note on the generation of random normal deviates*,
-    1958) of the pairs of `words`; no number is beyond 6.7. Logarithm, sine and cosine are
+    1958) of the pairs of `words`; no number exceeds 6.7 in size. Logarithm, sine and cosine are
     polynomials, with the coefficients of Moshier's Cephes library: library functions
     would be slower, and round differently in the last elements of an array.
 
@@ -203,7 +203,7 @@ def _bits(batch: tuple[tf.Tensor], blocks: tf.Tensor, draw: int) -> tf.Tensor:
 
 @by_rows
 def _fold_in(batch: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-    """Both words of the new seeds in one, uint64 [B]; see `compiled` for why."""
+    """Both words of the new seeds in one, uint64 [B]; `robust_tf.xla` says why."""
     seeds, data = batch
     data = tf.cast(data, tf.uint64)
     zero = tf.zeros_like(data)

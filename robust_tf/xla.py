@@ -1,14 +1,13 @@
 """Functions of batches, compiled by XLA, whatever the batch's size.
 
-XLA makes one loop of many small ops, but compiles for each shape that it meets. A batch
-whose size is not known when it is traced is therefore padded to one of a few sizes.
+XLA makes one loop of many small ops, but compiles anew for each shape. A batch whose size
+is unknown when it is traced is therefore padded to one of a few sizes.
 
-It also makes one loop for each array that comes out, and does anew in each what they
-have in common. `pack` makes one array of four, so that this is done once.
+It also makes one loop per resulting array, and repeats in each what they have in common.
+`pack` makes one array of four, so that this is done once.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -17,15 +16,15 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     """Compiles a function whose every row depends on that row of its inputs alone.
 
     Args:
-        function: from a tuple of tensors [B, …] and other arguments to one tensor [B, …].
+        function: takes a tuple of tensors [B, …] and other arguments, returns one tensor [B, …].
 
     Returns:
-        The same function, compiled. Tensors among the other arguments may vary; Python
-        values are constants, compiled once each.
+        The same function, compiled. Tensors among the other arguments may vary; each
+        Python value is a constant, compiled once.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
 
-    def call(batches: tuple[tf.Tensor, ...], *arguments: Any) -> tf.Tensor:
+    def call(batches: tuple[tf.Tensor, ...], *arguments: object) -> tf.Tensor:
         batches = tuple(tf.convert_to_tensor(batch) for batch in batches)
         known = any(batch.shape[0] is not None for batch in batches)
         if known and not tf.executing_eagerly():
@@ -50,7 +49,7 @@ def pack(words: tuple[tf.Tensor, ...]) -> tf.Tensor:
         words: four tensors of equal shape [...], uint32 or float32.
 
     Returns:
-        complex128 tensor of shape [...], for its bits alone.
+        complex128 tensor of shape [...], of which only the bits matter.
     """
     a, b, c, d = (tf.cast(tf.bitcast(word, tf.uint32), tf.uint64) for word in words)
     half = tf.constant(32, tf.uint64)

@@ -1,23 +1,24 @@
 """Fixtures: real MNIST images from a package, and full data where they are prepared."""
 
+import importlib
 import os
+import shutil
 import subprocess
-import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import robust_tf  # noqa: F401  (sets what must be set before TensorFlow is imported)
 from robust_tf import data as data_lib
 from robust_tf import models, saved_models
-from robust_tf.training import fit
-from robust_tf.training.strategies import Settings, natural
+from robust_tf.training import Adam, Natural, Recipe, fit
 from tests.forks import Forks
-
-ROOT = Path(__file__).parents[1]
+from tests.helpers import ROOT, carry_out, command_line, short
 
 
 def pytest_collection_modifyitems(items):
@@ -56,12 +57,12 @@ def trained(sample) -> Iterator[keras.Model]:
 
     Tests share it and must leave it as it is; the last of them fails otherwise.
     """
-    training = natural(
+    training = Natural().prepare(
         sample.train,
         lambda: models.build("mnist_cnn", (28, 28, 1), 10),
-        Settings(epochs=1, batch_size=400),
+        Recipe(epochs=1, batch_size=400, optimizer=Adam(learning_rate=0.01)),
     )
-    fit(training, learning_rate=0.01, beta_1=0.5)
+    fit(training)
     before = [np.array(weight) for weight in training.model.weights]
     yield training.model
     for weight, value in zip(training.model.weights, before):
@@ -89,6 +90,29 @@ def other(sample, tmp_path_factory) -> Path:
         label_names=sample.label_names,
         training={"dataset": "mnist", "strategy": "constant", "train_perturb": "hot"},
     )
+
+
+@pytest.fixture
+def folders(tmp_path) -> dict[str, Path]:
+    """Where a test's runs go."""
+    return {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
+
+
+@pytest.fixture(scope="session")
+def finished_once(small, tmp_path_factory) -> Path:
+    """A natural run of two epochs, with three trials of hot pixels; for `finished`."""
+    place = tmp_path_factory.mktemp("finished")
+    where = {"output_dir": place / "results", "saved_models_dir": place / "saved_models"}
+    carry_out(short(small), small, where)
+    return place
+
+
+@pytest.fixture
+def finished(finished_once, folders, small):
+    """The run `short(small)`, trained and tested in `folders`: a copy of the shared one."""
+    for folder in folders.values():
+        shutil.copytree(finished_once / folder.name, folder)
+    return short(small)
 
 
 @pytest.fixture(scope="session")
@@ -128,23 +152,21 @@ def command(forks, tmp_path, tmp_path_factory):
     return run
 
 
-def command_line(tmp_path: Path, *flags: str, pipeline: str = "pipelines.run") -> list[str]:
-    both = {"output_dir": "results", "saved_models_dir": "saved_models"}
-    directories = {
-        "pipelines.run": both,
-        "pipelines.impact": both,
-        "pipelines.ablation": both,
-        "pipelines.grid": both,
-        "pipelines.standardization": both,
-        "pipelines.report": {"output_dir": "results"},
-        "pipelines.evaluate": {"output_dir": "results"},
-        "pipelines.sensor_map": {"output_dir": "results"},
-        "pipelines.confusions": {"output_dir": "results"},
-        "pipelines.compare": {"output_dir": "results"},
-        "pipelines.serve": {},
-    }[pipeline]
-    given = {flag.split("=")[0].lstrip("-") for flag in flags}
-    defaults = [
-        f"--{flag}={tmp_path / name}" for flag, name in directories.items() if flag not in given
-    ]
-    return [sys.executable, "-m", pipeline, *defaults, *flags]
+@pytest.fixture
+def in_process(tmp_path, monkeypatch, capsys):
+    """Runs a pipeline as `command` does, but in this process: for what trains nothing."""
+
+    def run(*flags: str, pipeline: str = "pipelines.run") -> subprocess.CompletedProcess:
+        # What a command line sets for its process is not for the tests after it.
+        monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+        monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+        _, _, *arguments = command_line(tmp_path, *flags, pipeline=pipeline)
+        capsys.readouterr()
+        code = 0
+        try:
+            importlib.import_module(pipeline).cli(arguments)
+        except SystemExit as end:
+            code = end.code
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run

@@ -4,16 +4,27 @@ A fork is a process of its own, with its flags, files, output and exit code. It 
 fresh one: what happens when libraries are imported is not seen.
 """
 
+import dataclasses
 import gc
 import json
 import multiprocessing
 import os
 import runpy
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Fork:
+    """What was begun: its arguments, the files of its outputs and its process."""
+
+    arguments: list[str]
+    outputs: list[str]
+    pid: int
 
 
 class Forks:
@@ -44,16 +55,27 @@ class Forks:
             environment: its environment variables.
             timeout: seconds.
         """
-        outputs = [folder / "stdout", folder / "stderr"]
-        request = [arguments, dict(environment), *map(str, outputs)]
+        fork = self.start(arguments, folder, environment)
+        return self.wait(fork, timeout)
+
+    def start(self, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> "Fork":
+        """Begins what `run` does; with `wait` it is that."""
+        outputs = [str(folder / "stdout"), str(folder / "stderr")]
+        return Fork(arguments, outputs, self._ask([arguments, dict(environment), *outputs], 60))
+
+    def wait(self, fork: "Fork", timeout: float) -> subprocess.CompletedProcess:
+        """Waits until a fork ends; its exit code is negative if a signal ended it."""
+        code = self._ask(fork.pid, timeout)
+        texts = [Path(output).read_text() for output in fork.outputs]
+        return subprocess.CompletedProcess(fork.arguments, code, *texts)
+
+    def _ask(self, request: object, timeout: float) -> int:
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         ready, _, _ = select.select([self._process.stdout], [], [], timeout)
         if not ready:
-            raise subprocess.TimeoutExpired(arguments, timeout)
-        code = int(self._process.stdout.readline())
-        texts = [output.read_text() for output in outputs]
-        return subprocess.CompletedProcess(arguments, code, *texts)
+            raise subprocess.TimeoutExpired(str(request), timeout)
+        return int(self._process.stdout.readline())
 
     def close(self) -> None:
         """Ends the process; a fork that still runs goes on."""
@@ -72,11 +94,18 @@ def _serve() -> None:
     gc.freeze()
     # Such a process does not take TensorFlow down when it ends, which takes a second.
     fork = multiprocessing.get_context("fork").Process
+    children = {}
     for line in sys.stdin:
-        child = fork(target=_run, args=json.loads(line))
-        child.start()
-        child.join()
-        print(child.exitcode, flush=True)
+        request = json.loads(line)
+        if isinstance(request, int):
+            child = children.pop(request)
+            child.join()
+            print(child.exitcode, flush=True)
+        else:
+            child = fork(target=_run, args=request)
+            child.start()
+            children[child.pid] = child
+            print(child.pid, flush=True)
 
 
 def _run(arguments: list[str], environment: dict[str, str], *outputs: str) -> None:
@@ -86,6 +115,8 @@ def _run(arguments: list[str], environment: dict[str, str], *outputs: str) -> No
         os.close(file)
     os.environ.clear()
     os.environ.update(environment)
+    # As in a terminal, even where what started the tests ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import peers
 from robust_tf.perturbations import KINDS
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def test_parts_run(tmp_path):

@@ -1,4 +1,4 @@
-"""Saved models of any maker: found, called, checked against the data, and tested."""
+"""Saved models, third-party ones too: found, called, checked against the data, and tested."""
 
 import dataclasses
 import shutil
@@ -12,16 +12,18 @@ import tensorflow as tf
 from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.paper import experiments
+from robust_tf.evaluation import Natural
+from robust_tf.evaluation.suites import standard_tests
 from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import classifiers
+from robust_tf.studies import robustness
 
-HOT = experiments.test_conditions(("hot",))
+HOT = standard_tests(("hot",))
 
 
 @pytest.fixture(scope="module")
 def foreign() -> keras.Model:
-    """A small network of another maker: other names, other layers, softmax inside."""
+    """A small third-party network: other names, other layers, softmax inside."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((28, 28, 1), name="pixels")
     x = keras.layers.Rescaling(2.0, offset=-1.0)(inputs)
@@ -47,14 +49,14 @@ def exports(foreign, tmp_path_factory):
     ("name", "input_range"),
     [("exported", (0.0, 1.0)), ("saved.keras", (0.0, 1.0)), ("bytes", (0.0, 255.0))],
 )
-def test_a_model_of_another_maker(foreign, exports, sample, tmp_path, name, input_range):
+def test_a_third_party_model(foreign, exports, sample, tmp_path, name, input_range):
     classifier = classifiers.load(exports / name, input_range=input_range)
     images = sample.test.images_at(tf.range(30))
     expected = foreign(images, training=False)
     np.testing.assert_allclose(classifier(images), expected, atol=1e-5)
     assert (classifier.name, classifier.image_shape) == (name, (28, 28, 1))
     assert (classifier.classes, classifier.metadata) == (10, {})
-    folder, trials = classifiers.test(
+    folder, trials = robustness.write(
         classifier, sample, HOT, trials=3, seed=2, output_dir=tmp_path, progress=False
     )
     assert trials.columns.tolist() == results.TRIAL_COLUMNS
@@ -65,6 +67,8 @@ def test_a_model_of_another_maker(foreign, exports, sample, tmp_path, name, inpu
     assert trials["accuracy"][0] == pytest.approx((predicted == labels).mean(), abs=0.002)
     assert sorted(path.name for path in folder.iterdir()) == ["figures", "trials.csv"]
     pd.testing.assert_frame_equal(results.read(tmp_path, "trials"), trials)
+    measured = robustness.measure(classifier, sample, HOT, trials=3, seed=2, progress=False)
+    pd.testing.assert_frame_equal(measured, trials, check_dtype=False)
 
 
 def test_our_own_export_says_what_it_was_trained_with(exported, trained, sample, tmp_path):
@@ -74,8 +78,8 @@ def test_our_own_export_says_what_it_was_trained_with(exported, trained, sample,
     images = sample.test.images_at(tf.range(30))
     expected = tf.nn.softmax(trained(images, training=False))
     np.testing.assert_allclose(classifier(images), expected, atol=1e-6)
-    _, trials = classifiers.test(
-        classifier, sample, [None], trials=1, seed=0, output_dir=tmp_path, progress=False
+    _, trials = robustness.write(
+        classifier, sample, [Natural()], trials=1, seed=0, output_dir=tmp_path, progress=False
     )
     assert trials["strategy"].tolist() == ["natural"]
     assert trials["model"].tolist() == ["digits/1"]
@@ -84,16 +88,16 @@ def test_our_own_export_says_what_it_was_trained_with(exported, trained, sample,
 def test_tests_go_on_where_they_stopped_and_models_are_kept_apart(exports, small, tmp_path):
     classifier = classifiers.load(exports / "exported")
     options = {"seed": 0, "output_dir": tmp_path, "progress": False}
-    folder, first = classifiers.test(classifier, small, HOT, trials=2, **options)
-    again, more = classifiers.test(classifier, small, HOT, trials=3, **options)
+    folder, first = robustness.write(classifier, small, HOT, trials=2, **options)
+    again, more = robustness.write(classifier, small, HOT, trials=3, **options)
     assert again == folder and len(first) == 3 and len(more) == 4
     pd.testing.assert_frame_equal(more[:3], first)
     others = [
-        classifiers.test(
+        robustness.write(
             classifiers.load(exports / "saved.keras"), small, HOT, trials=2, **options
         ),
-        classifiers.test(classifier, small, HOT, trials=2, **{**options, "seed": 1}),
-        classifiers.test(classifier, small, [Perturbation("blur", 1.0, True)], trials=2, **options),
+        robustness.write(classifier, small, HOT, trials=2, **{**options, "seed": 1}),
+        robustness.write(classifier, small, [Perturbation("blur", 1.0, True)], trials=2, **options),
     ]
     assert len({folder, *(path for path, _ in others)}) == 4
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from robust_tf import saved_models
 from robust_tf.saved_models import warmup
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def run(*command, **kwargs) -> str:

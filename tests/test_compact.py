@@ -8,7 +8,7 @@ import tensorflow as tf
 from robust_tf import data as data_lib
 from robust_tf import models, saved_models
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.models import blocks
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.runs.declaration import Options
@@ -73,14 +73,16 @@ def test_models_of_one_architecture_share_traces_and_not_weights(colours):
     for seed in range(3):
         model = models.build("compact", (16, 16, 3), 2, mirror=True, seed=seed)
         expected = np.argmax(model(colours.test.images_at(tf.range(30))), axis=1)
-        np.testing.assert_array_equal(Evaluator(model, colours.test).predictions(None), expected)
+        np.testing.assert_array_equal(
+            Evaluator(model, colours.test).predictions(Natural()), expected
+        )
         accuracies.append(expected.tolist())
     assert len({tuple(found) for found in accuracies}) > 1
 
 
 def test_the_recipe_learns(colours):
     model, history = trained(colours, epochs=8)
-    assert Evaluator(model, colours.test).accuracy(None) > 0.9
+    assert Evaluator(model, colours.test).accuracy(Natural()) > 0.9
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
@@ -228,7 +230,7 @@ def test_it_learns_cifar10_in_seconds():
     settings = Settings(epochs=2, batch_size=100, augment=("flip", "shift"))
     started = natural(data.train, lambda: run.build_model(data), settings)
     fit(started, learning_rate=run.learning_rate, beta_1=0.9, recipe=run.recipe)
-    assert Evaluator(started.model, data.test).accuracy(None) > 0.35
+    assert Evaluator(started.model, data.test).accuracy(Natural()) > 0.35
 
 
 def test_a_sweep_takes_it(command):

@@ -7,11 +7,10 @@ import tensorflow as tf
 
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
-from robust_tf.results import figures
 from robust_tf.studies import confusions
-from tests.test_pipeline import check_one_line
+from tests.helpers import check_one_line
 
 CONDITIONS = [Perturbation("noise", 0.2), Perturbation("hot", 3), Perturbation("hot", 1)]
 
@@ -23,7 +22,7 @@ def found(trained, small):
 
 def test_changes_are_those_of_a_plain_count(found, trained, small):
     evaluator = Evaluator(trained, small.test, 1)
-    natural = evaluator.predictions(None)
+    natural = evaluator.predictions(Natural())
     for condition in CONDITIONS:
         counts: collections.Counter = collections.Counter()
         for trial in range(2):
@@ -42,7 +41,7 @@ def test_changes_are_those_of_a_plain_count(found, trained, small):
 
 def test_an_image_flips_at_the_lowest_level_that_does_it(found, trained, small):
     evaluator = Evaluator(trained, small.test, 1)
-    natural, labels = evaluator.predictions(None), small.test.labels.numpy()
+    natural, labels = evaluator.predictions(Natural()), small.test.labels.numpy()
     for kind, levels in (("hot", (1, 3)), ("noise", (0.2,))):
         expected = {}
         for level in levels:
@@ -75,8 +74,8 @@ def test_a_flow_that_is_known():
     assert len(found.flips) == 40
     shown = confusions.first_to_flip(found, data, conditions, seed=0)
     assert len(shown) == 6
-    assert len(figures.flips(shown, "a model").axes) == 6
-    matrix = figures.changes(found.changes, data.label_names, "a model").axes[1].images[0]
+    assert len(confusions.flips_figure(shown, "a model").axes) == 6
+    matrix = confusions.changes_figure(found.changes, data.label_names, "a model").axes[1].images[0]
     values = matrix.get_array().filled(np.nan)
     assert values[0, 1] == 100 and values[0, 2] == 0 and np.isnan(values[0, 0])
 

@@ -1,62 +1,59 @@
-"""One model on several devices: two logical CPUs, and two processes on this machine."""
+"""One model on several devices: two logical CPUs."""
 
-import contextlib
-import json
-import os
-import socket
 import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 
 from robust_tf import data as data_lib
 from robust_tf import models, training
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
-from robust_tf.training import devices, strategies
-from robust_tf.training.strategies import Settings
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line, outcome
+from robust_tf.training import Adam, AdamW, Incremental, Ramp, Recipe, devices
+from tests.helpers import ROOT, check_one_line
 
 BATCH, EPOCHS = 400, 4
 
 
-def train(devices: int, dropout: float, path: str) -> None:
+def train(count: int, dropout: float, path: str) -> None:
     """What the tests compare; in a process whose CPU is that many devices."""
     cpu = tf.config.list_physical_devices("CPU")[0]
-    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(devices)]
+    parts = [tf.config.LogicalDeviceConfiguration() for _ in range(count)]
     tf.config.set_logical_device_configuration(cpu, parts)
     dataset = data_lib.load("mnist", data_source="sample")
-    settings = Settings(
-        epochs=EPOCHS,
-        batch_size=BATCH,
-        perturbation=Perturbation("stuck", 3),  # changes every image
-        distribution=devices.create("mirrored" if devices > 1 else "none"),
-    )
+    distribution = devices.create("mirrored" if count > 1 else "none")
 
     def build():
         return models.build("mnist_cnn", (28, 28, 1), 10, dropout=dropout)
 
-    started = strategies.incremental(dataset.train, build, settings)
-    assert settings.distribution.num_replicas_in_sync == devices
+    if dropout:
+        recipe = Recipe(epochs=EPOCHS, batch_size=BATCH, optimizer=Adam(learning_rate=0.05))
+    else:
+        recipe = Recipe(
+            epochs=EPOCHS,
+            batch_size=BATCH,
+            optimizer=AdamW(learning_rate=0.05, weight_decay=0.01),
+            schedule="one_cycle",
+            label_smoothing=0.1,
+            weight_average=0.5,
+        )
+    # It changes every image.
+    strategy = Incremental(perturbation=Perturbation("stuck", 3))
+    started = strategy.prepare(dataset.train, build, recipe, distribution=distribution)
+    assert distribution.num_replicas_in_sync == count
     images, labels = [], []
     for batch in started.batches:
-        of_devices = [settings.distribution.experimental_local_results(part) for part in batch]
-        assert all(len(part) == BATCH // devices for parts in of_devices for part in parts)
+        of_devices = [distribution.experimental_local_results(part) for part in batch]
+        assert all(len(part) == BATCH // count for parts in of_devices for part in parts)
         # Of R devices each has every R-th image.
         images.append(np.stack(of_devices[0], axis=1).reshape(BATCH, 28, 28, 1))
         labels.append(np.stack(of_devices[1], axis=1).reshape(BATCH))
-    recipe = training.Recipe(
-        "adamw", "one_cycle", weight_decay=0.01, label_smoothing=0.1, weight_average=0.5
-    )
-    recipe = training.Recipe() if dropout else recipe
-    history = training.fit(started, learning_rate=0.05, beta_1=0.5, recipe=recipe)
+    history = training.fit(started)
     model = devices.on_one_device(started.model, build)
-    accuracy = Evaluator(model, dataset.test).accuracy(None)
+    accuracy = Evaluator(model, dataset.test).accuracy(Natural())
     weights = np.concatenate([np.ravel(weight) for weight in model.trainable_weights])
     natural = np.stack([dataset.train.images_at(tf.range(len(dataset.train)))])[0]
     np.savez(
@@ -97,7 +94,7 @@ def test_the_perturbed_images_of_the_global_batch_are_exactly_so_many(trained, d
     left = trained[devices, 0.0]
     natural = {image.tobytes() for image in left["natural"]}
     steps = len(left["images"]) // EPOCHS
-    for epoch, fraction in enumerate(strategies.Ramp().fractions(EPOCHS)):
+    for epoch, fraction in enumerate(Ramp().fractions(EPOCHS)):
         for batch in left["images"][epoch * steps : (epoch + 1) * steps]:
             perturbed = sum(image.tobytes() not in natural for image in batch)
             assert perturbed == np.floor(fraction * BATCH + 0.5)
@@ -135,94 +132,27 @@ def test_batches_that_devices_cannot_share(sample):
         def distribute_datasets_from_function(self, function):
             return function(tf.distribute.InputContext(num_input_pipelines=1))
 
-    settings = Settings(epochs=1, batch_size=400, distribution=Three())
     build = lambda: models.build("mnist_cnn", (28, 28, 1), 10)  # noqa: E731
+    recipe = Recipe(epochs=1, batch_size=400)
     with pytest.raises(InvalidArgument, match="batch_size=400: expected batches that 3 devices"):
-        strategies.natural(sample.train, build, settings)
+        training.Natural().prepare(sample.train, build, recipe, distribution=Three())
 
 
-FLAGS = (
-    "--data_source=sample",
-    "--train_examples=400",
-    "--test_examples=200",
-    "--epochs=3",
-    "--trials=2",
-    "--strategy=transfer",
-    "--perturb=hot",
-    "--head_units=16",
-    "--dropout=0",
-)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def test_two_workers_train_what_one_process_trains(command, tmp_path):
-    ports = free_ports(2)
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
-    processes = []
-    for index in range(2):
-        config = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        processes.append(
-            subprocess.Popen(
-                command_line(tmp_path / "two", *FLAGS, "--distribute=multiworker"),
-                cwd=ROOT,
-                env={**os.environ, "TF_CONFIG": json.dumps(config)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert "Accuracy in percent" in outputs[0][0] and "Accuracy" not in outputs[1][0]
-    assert "transfer hot 6 is trained; the first worker tests it" in outputs[1][0]
-
-    one = command(*FLAGS)
-    assert one.returncode == 0, outcome(one)
-    for kind in ("natural", "transfer"):
-        histories, rows = [], []
-        for folder in (tmp_path / "two", tmp_path):
-            (run,) = (folder / "results").glob(f"*{kind}*")
-            histories.append(pd.read_csv(run / "history.csv")["loss"])
-            rows.append(pd.read_csv(run / "runs.csv").iloc[0])
-        np.testing.assert_allclose(*histories, rtol=0.02)
-        assert [row["devices"] for row in rows] == [2, 1]
-        assert [row["distribute"] for row in rows] == ["multiworker", "none"]
-        assert abs(rows[0]["natural_accuracy"] - rows[1]["natural_accuracy"]) < 0.03
-    assert len(list((tmp_path / "two" / "saved_models").glob("*/*"))) == 2  # written by one
-
-
-BAD_CONFIGS = (
-    None,
-    "junk",
-    '{"cluster": {"worker": []}, "task": {"index": 0}}',
-    '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": 1}}',
-    '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"type": "worker", "index": "0"}}',
-    '{"cluster": {"worker": ["127.0.0.1:1"]}, "task": {"index": 0}}',
-    '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
-)
-
-
-@pytest.mark.parametrize("config", BAD_CONFIGS)
-def test_multiworker_needs_to_know_its_workers(monkeypatch, config):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    if config is not None:
-        monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(InvalidArgument, match="distribute=multiworker: expected TF_CONFIG to name"):
-        devices.create("multiworker")
-
-
-def test_multiworker_needs_outputs_that_all_workers_see(command):
-    done = command(
-        "--data_source=sample", "--distribute=multiworker", "--output_dir=memory://bucket/results"
-    )
-    check_one_line(done, 2, "--output_dir=memory://bucket/results: expected a directory that all")
+@pytest.mark.parametrize("count", range(13))
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_shards_of_a_batch(count, number):
+    index = tf.constant(np.random.default_rng(0).permutation(12))
+    parts = [
+        devices.shard(index, tf.constant(count), tf.constant(device, tf.int64), number)
+        for device in range(number)
+    ]
+    counts = [int(first) for _, first in parts]
+    assert sum(counts) == count and max(counts) - min(counts) <= 1
+    together = np.stack([part for part, _ in parts], axis=1).ravel()
+    np.testing.assert_array_equal(together, index)
+    # The perturbed ones of all devices are the first of the batch.
+    perturbed = np.concatenate([part[:first] for part, first in parts])
+    assert sorted(perturbed) == sorted(index.numpy()[:count])
 
 
 def test_xla_and_several_devices(command):

@@ -3,14 +3,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robust_tf import evaluation, models
+from robust_tf import models
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator, evaluate
+from robust_tf.evaluation import Evaluator, Natural, Recorded, evaluate
+from robust_tf.evaluation import evaluator as evaluator_lib
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
 
-CONDITIONS = [None, Perturbation("hot", 2), Perturbation("hot", 5), Perturbation("blur", 0.5)]
+CONDITIONS = [Natural(), Perturbation("hot", 2), Perturbation("hot", 5), Perturbation("blur", 0.5)]
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def model() -> keras.Model:
 
 def by_hand(model, split, condition, trial, seed=0) -> np.ndarray:
     images = split.images_at(tf.range(len(split)))
-    if condition:
+    if condition != Natural():
         base = stream_seed(seed, f"evaluation/{trial}")
         images = condition(images, example_seeds(base, tf.range(len(split))))
     return model.predict(images, verbose=0).argmax(axis=1)
@@ -31,7 +32,7 @@ def test_accuracy_is_that_of_predictions_by_hand(model, sample, condition, monke
     monkeypatch.setattr(
         "robust_tf.evaluation.evaluator.batch_size", lambda shape: 300
     )  # last one: 100
-    monkeypatch.setattr("robust_tf.evaluation.evaluator._TRACED", {})
+    evaluator_lib._shared_traces.cache_clear()
     evaluator = Evaluator(model, sample.test)
     for trial in (0, 3):
         expected = by_hand(model, sample.test, condition, trial)
@@ -50,7 +51,7 @@ def test_a_classifier_that_counts_hot_pixels():
     evaluator = Evaluator(counts, split)
     assert evaluator.accuracy(Perturbation("hot", 3)) == 50 / 70
     assert evaluator.accuracy(Perturbation("hot", 2)) == 20 / 70
-    assert evaluator.accuracy(None) == 0
+    assert evaluator.accuracy(Natural()) == 0
 
 
 def test_a_model_is_called_in_inference_mode(small):
@@ -58,7 +59,9 @@ def test_a_model_is_called_in_inference_mode(small):
     x = keras.layers.Flatten()(keras.layers.Dropout(0.9)(inputs))
     model = keras.Model(inputs, keras.layers.Dense(10)(x))
     evaluator = Evaluator(model, small.test)
-    np.testing.assert_array_equal(evaluator.predictions(None), evaluator.predictions(None))
+    np.testing.assert_array_equal(
+        evaluator.predictions(Natural()), evaluator.predictions(Natural())
+    )
 
 
 def test_one_trace_a_kind_for_all_trials_and_levels(small):
@@ -69,7 +72,7 @@ def test_one_trace_a_kind_for_all_trials_and_levels(small):
         return tf.reduce_mean(images, axis=(1, 2))
 
     conditions = [
-        None,
+        Natural(),
         *(Perturbation("stuck", level) for level in (1, 2, 3)),
         *(Perturbation("noise", level) for level in (0.0255, 0.03775, 0.05)),
         *(Perturbation("blur", level) for level in (0.5, 1.0)),
@@ -98,7 +101,7 @@ def test_trials_repeat_and_depend_on_the_seed(model, sample):
 
 
 def test_done_trials_are_left_out(model, small):
-    done = {(None, 0), (Perturbation("hot", 2), 1)}
+    done = {(Natural().key, 0), (("hot", 2.0), 1)}
     table = evaluate(model, small.test, CONDITIONS[:2], trials=3, done=done)
     assert table["test_perturb"].tolist() == ["hot", "hot"]
     assert table["trial"].tolist() == [0, 2]
@@ -109,13 +112,18 @@ def test_a_level_that_does_not_fit_the_images(model, small):
         evaluate(model, small.test, [Perturbation("dead", 785)])
 
 
+def _counted(call, traces):
+    def counted(self, *arguments):
+        traces.append((self.kind, not tf.executing_eagerly()))
+        return call(self, *arguments)
+
+    return counted
+
+
 def test_models_of_one_architecture_share_traces_and_keep_their_weights(small, monkeypatch):
-    monkeypatch.setattr("robust_tf.evaluation.evaluator._TRACED", {})
+    evaluator_lib._shared_traces.cache_clear()
     traces = []
-    build = evaluation._one_pass
-    monkeypatch.setattr(
-        "robust_tf.evaluation.evaluator._one_pass", lambda *a: traces.append(a[1]) or build(*a)
-    )
+    monkeypatch.setattr(Perturbation, "__call__", _counted(Perturbation.__call__, traces))
     trained = [models.build("mnist_cnn", (28, 28, 1), 10, seed=seed) for seed in (1, 2)]
     other = models.build("mnist_cnn", (28, 28, 1), 10, seed=1, batch_norm=False)
     hot = Perturbation("hot", 3)
@@ -123,11 +131,36 @@ def test_models_of_one_architecture_share_traces_and_keep_their_weights(small, m
         for model in (*trained, other):
             found = Evaluator(model, small.test).predictions(hot)
             np.testing.assert_array_equal(found, by_hand(model, small.test, hot, 0))
-    assert traces == ["hot", "hot"]  # two architectures
+    assert [kind for kind, graph in traces if graph] == ["hot", "hot"]  # two architectures
     evaluator = Evaluator(trained[0], small.test)
     trained[0].set_weights(trained[1].get_weights())
-    expected = by_hand(trained[1], small.test, None, 0)
-    np.testing.assert_array_equal(evaluator.predictions(None), expected)
+    expected = by_hand(trained[1], small.test, Natural(), 0)
+    np.testing.assert_array_equal(evaluator.predictions(Natural()), expected)
+
+
+def test_recorded_images_share_a_trace(small):
+    traced = []
+
+    def scores(images):
+        traced.append(1)
+        return tf.reduce_mean(images, axis=(1, 2))
+
+    halves = [
+        Recorded("upper", np.nan, small.test.first(50)),
+        Recorded("lower", 3.0, Split(small.test.images[50:], small.test.labels[50:])),
+    ]
+    table = evaluate(scores, small.test, halves)
+    assert table["n_examples"].tolist() == [50, 50] and len(traced) == 1
+
+
+def test_no_more_architectures_are_kept_than_a_sweep_has():
+    evaluator_lib._shared_traces.cache_clear()
+    first = evaluator_lib._shared_traces("first")
+    assert evaluator_lib._shared_traces("first") is first
+    for other in range(100):
+        evaluator_lib._shared_traces(str(other))
+    assert evaluator_lib._shared_traces.cache_info().currsize < 100
+    assert evaluator_lib._shared_traces("first") is not first
 
 
 def test_models_that_their_configuration_does_not_tell_share_nothing(small):
@@ -147,4 +180,4 @@ def test_models_that_their_configuration_does_not_tell_share_nothing(small):
 
     pairs = [(Scaled(), 9), (Scaled(-1.0), 0), (normalized(-1.0), 0), (normalized(2.0), 1)]
     for model, answer in pairs:
-        assert (Evaluator(model, small.test).predictions(None) == answer).all()
+        assert (Evaluator(model, small.test).predictions(Natural()) == answer).all()

@@ -109,7 +109,7 @@ def test_a_new_kind_is_one_entry(monkeypatch, small, exported, tmp_path):
     monkeypatch.setitem(KINDS, "dim", dim)
     folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
     conditions = experiments.test_conditions(("dim",))
-    assert [str(condition) for condition in conditions] == ["None", "dim 0.3", "dim 0.6"]
+    assert [str(condition) for condition in conditions] == ["natural", "dim 0.3", "dim 0.6"]
     for perturb, strategy in (("dim", "incremental"), ("all", "constant")):
         options = Options(strategy=strategy, perturb=perturb, epochs=1, batch_size=50)
         run = options.resolve(small)

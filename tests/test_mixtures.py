@@ -6,14 +6,16 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from robust_tf import models
+from robust_tf import models, results
 from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import Natural, evaluate
 from robust_tf.perturbations import KINDS, example_seeds, mixtures
 from robust_tf.perturbations.mixtures import Mixture
-from robust_tf.runs.declaration import Options
-from robust_tf.training import strategies
-from robust_tf.training.strategies import Settings
-from tests.test_pipeline import SMALL, check_one_line, outcome
+from robust_tf.results import trials
+from robust_tf.runs import resolve
+from robust_tf.seeds import stream_seed
+from robust_tf.training import Incremental, Recipe
+from tests.helpers import SMALL, check_one_line, outcome
 
 FEW = Mixture((("hot", 1, 3), ("noise", 0.02, 0.02), ("blur", 0.5, 0.5)))
 BASE = np.array([3, 4], np.int32)
@@ -54,9 +56,10 @@ def test_an_image_does_not_depend_on_its_batch(sample, size):
 
 
 def test_incremental_training_perturbs_so_many_of_a_batch(small):
-    settings = Settings(epochs=2, batch_size=50, perturbation=Mixture((("stuck", 1, 3),)))
-    training = strategies.incremental(
-        small.train, lambda: models.build("mnist_cnn", (28, 28, 1), 10), settings
+    training = Incremental(perturbation=Mixture((("stuck", 1, 3),))).prepare(
+        small.train,
+        lambda: models.build("mnist_cnn", (28, 28, 1), 10),
+        Recipe(epochs=2, batch_size=50),
     )
     natural = {image.tobytes() for image in small.train.images_at(tf.range(200)).numpy()}
     counts = [
@@ -105,21 +108,21 @@ def test_texts_that_ask_for_nothing(asked):
 
 def test_levels_that_do_not_fit_the_images(small):
     with pytest.raises(InvalidArgument, match="level=800: expected a whole number from 1 to 784"):
-        Options(strategy="constant", perturb="hot", level="1:800").resolve(small)
+        resolve(small, strategy="constant", perturb="hot", level="1:800")
     with pytest.raises(InvalidArgument, match=r"level=1e\+12: expected a whole number from 1 to"):
-        Options(strategy="constant", perturb="hot", level="1:1e12").resolve(small)
+        resolve(small, strategy="constant", perturb="hot", level="1:1e12")
 
 
 def test_a_range_has_no_extra_pixels(small):
     with pytest.raises(InvalidArgument, match="extra_pixels=2: expected no value with a range"):
-        Options(strategy="constant", perturb="hot", level="1:3", extra_pixels=2)
-    published = Options(strategy="constant", perturb="hot", level="1:3", preset="published")
+        resolve(small, strategy="constant", perturb="hot", level="1:3", extra_pixels=2)
+    published = resolve(small, strategy="constant", perturb="hot", level="1:3", preset="published")
     assert str(published.perturbation) == "hot=1:3"
 
 
 def test_a_mixture_is_part_of_a_runs_name(small):
     def run(**options):
-        return Options(strategy="constant", **options).resolve(small)
+        return resolve(small, strategy="constant", **options)
 
     names = {
         run(perturb="all").name,
@@ -132,6 +135,53 @@ def test_a_mixture_is_part_of_a_runs_name(small):
     assert run(perturb=",".join(KINDS)).name == run(perturb="all").name
     assert run(perturb="all").label == "constant all"
     assert run(perturb="hot", level="3").name == run(perturb="hot", level=3).name
+
+
+ALL = mixtures.parse("all", None)
+CONDITIONS = {
+    "all": (ALL, "all", ("all", 0.0)),
+    "hot,noise": (mixtures.parse("noise,hot", None), "hot,noise", ("hot,noise", 0.0)),
+    # Ranges that are not the kinds' own are another test; one kind alone is not a level of it.
+    "ranges": (FEW, "hot,noise,blur", ("hot=1:3,noise=0.02:0.02,blur=0.5:0.5", 0.0)),
+    "one kind": (Mixture((("hot", 1, 10),)), "hot", ("hot=1:10", 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_a_mixture_is_a_test_condition(name, small):
+    mixture, kind, key = CONDITIONS[name]
+    assert (mixture.kind, mixture.key, mixture.random) == (kind, key, True)
+    assert np.isnan(mixture.level) and mixture.split(small.test) is small.test
+
+    def scores(images):  # which tell how bright an image is
+        return tf.one_hot(tf.cast(tf.reduce_mean(images, axis=(1, 2, 3)) * 50, tf.int32), 10)
+
+    table = evaluate(scores, small.test, [Natural(), mixture], trials=3, seed=5)
+    assert table["test_perturb"].tolist() == ["none", *[key[0]] * 3]
+    assert table["test_level"].isna().all()
+    labels = small.test.labels.numpy()
+    for trial in range(3):
+        base = stream_seed(5, f"evaluation/{trial}")
+        images = mixture(small.test.images_at(tf.range(100)), example_seeds(base, tf.range(100)))
+        right = (tf.argmax(scores(images), axis=1) == labels).numpy().mean()
+        assert table["accuracy"][trial + 1] == right
+        index = tf.constant([7, 3])
+        seen = mixture.images(small.test, index, 5, trial)
+        np.testing.assert_array_equal(seen, tf.gather(images, index))
+
+
+def test_mixtures_of_other_ranges_are_not_told_done(small, tmp_path):
+    path = tmp_path / "run" / "trials.csv"
+    columns = dict.fromkeys(results.TRAINING_COLUMNS, "a")
+
+    def scores(images):
+        return tf.reduce_mean(images, axis=(1, 2))
+
+    for mixture in (ALL, FEW):
+        assert not trials.is_complete(path, 100, [mixture], trials=2)
+        table = trials.complete(path, scores, small.test, [mixture], columns, trials=2, seed=0)
+        assert len(table) == 2 and trials.is_complete(path, 100, [mixture], trials=2)
+    assert len(pd.read_csv(path)) == 4
 
 
 def test_one_model_for_all_kinds(command, tmp_path):

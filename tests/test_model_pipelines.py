@@ -4,7 +4,7 @@ import keras
 import pytest
 
 from robust_tf import results
-from tests.test_pipeline import check_one_line, outcome
+from tests.helpers import check_one_line, outcome
 
 SAMPLE = ("--data_source=sample", "--test_examples=100")
 

@@ -13,10 +13,10 @@ from robust_tf import data as data_lib
 from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Evaluator, OtherImages, evaluate
+from robust_tf.evaluation import Evaluator, Natural, Recorded, evaluate
 from robust_tf.perturbations import Perturbation
 from robust_tf.results import trials
-from tests.test_pipeline import check_one_line
+from tests.helpers import check_one_line
 
 
 def prepare(name: str, directory, images: np.ndarray, labels: np.ndarray) -> None:
@@ -86,18 +86,18 @@ def test_what_cannot_be_tested_with(directory, sample, tmp_path):
     with pytest.raises(InvalidArgument, match=r"eval=cifar10 \(10, .*expected a dataset of 10"):
         data_lib.load_test("cifar10", sample, data_dir=str(directory))
     with pytest.raises(InvalidArgument, match="expected a dataset of images of shape"):
-        OtherImages("x", math.nan, sample.test).check((8, 8, 3))
+        Recorded("x", math.nan, sample.test).check((8, 8, 3))
 
 
 def test_an_evaluator_takes_their_images_and_labels(trained, sample):
     """Of the same images without their labels' order, and of fewer."""
     few = Split(sample.test.images[5:25], (sample.test.labels[5:25] + 1) % 10)
-    condition = OtherImages("few", 3.0, few)
+    condition = Recorded("few", 3.0, few)
     evaluator = Evaluator(trained, sample.test)
     np.testing.assert_array_equal(
-        evaluator.predictions(condition), evaluator.predictions(None)[5:25]
+        evaluator.predictions(condition), evaluator.predictions(Natural())[5:25]
     )
-    expected = np.mean(evaluator.predictions(None)[5:25] == few.labels.numpy())
+    expected = np.mean(evaluator.predictions(Natural())[5:25] == few.labels.numpy())
     assert evaluator.accuracy(condition) == expected
     row = evaluate(trained, sample.test, [condition], trials=5).iloc[0]
     assert (row["test_perturb"], row["test_level"], row["trial"]) == ("few", 3.0, 0)
@@ -105,8 +105,8 @@ def test_an_evaluator_takes_their_images_and_labels(trained, sample):
 
 
 def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkeypatch):
-    few = OtherImages("few", math.nan, small.test.first(30))
-    conditions = [None, few, Perturbation("hot", 2)]
+    few = Recorded("few", math.nan, small.test.first(30))
+    conditions = [Natural(), few, Perturbation("hot", 2)]
     path = tmp_path / "run" / "trials.csv"
     columns = dict.fromkeys(("run", "dataset", "data_source", "model", "strategy"), "a")
     columns |= {"train_perturb": "none", "train_level": None, "seed": 0}
@@ -122,29 +122,29 @@ def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkey
     again = trials.complete(path, trained, small.test, conditions, columns, **asked)
     pd.testing.assert_frame_equal(first, again)
     # Another number of their images is another test.
-    more = [None, OtherImages("few", math.nan, small.test.first(31))]
+    more = [Natural(), Recorded("few", math.nan, small.test.first(31))]
     assert not trials.is_complete(path, 100, more, trials=2)
 
 
 def test_trials_of_a_condition_are_kept_when_the_next_is_stopped(trained, small, tmp_path):
-    class Stops(OtherImages):
+    class Stops(Recorded):
         def check(self, image_shape):
             raise KeyboardInterrupt
 
     path = tmp_path / "run" / "trials.csv"
     columns = dict.fromkeys(results.TRAINING_COLUMNS, "a")
-    conditions = [None, Perturbation("hot", 2), Stops("stops", math.nan, small.test)]
+    conditions = [Natural(), Perturbation("hot", 2), Stops("stops", math.nan, small.test)]
     with pytest.raises(KeyboardInterrupt):
         trials.complete(path, trained, small.test, conditions, columns, trials=3, seed=0)
     assert pd.read_csv(path)["test_perturb"].tolist() == ["none", "hot", "hot", "hot"]
 
 
 def test_severities():
-    from pipelines.app import _kind_and_severity
+    from pipelines.options import kind_and_severity
 
-    assert _kind_and_severity("cifar10_corrupted/fog_3") == ("cifar10_corrupted/fog", 3.0)
+    assert kind_and_severity("cifar10_corrupted/fog_3") == ("cifar10_corrupted/fog", 3.0)
     for name in ("mnist_corrupted/shot_noise", "cifar10_1/v4", "kmnist"):
-        kind, severity = _kind_and_severity(name)
+        kind, severity = kind_and_severity(name)
         assert kind == name and math.isnan(severity)
 
 
@@ -172,7 +172,7 @@ def test_nothing_prepared_is_told_in_a_line(command, tmp_path):
 
 def test_a_split_is_not_part_of_a_conditions_identity():
     a, b = (
-        OtherImages("x", 1.0, Split(tf.zeros([n, 2, 2, 1], tf.uint8), tf.zeros([n], tf.int64)))
+        Recorded("x", 1.0, Split(tf.zeros([n, 2, 2, 1], tf.uint8), tf.zeros([n], tf.int64)))
         for n in (1, 2)
     )
     assert a == b and hash(a) == hash(b) and str(a) == "x 1"

@@ -15,7 +15,7 @@ from robust_tf import results
 from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
 from robust_tf.training.strategies import STRATEGIES
-from tests.conftest import ROOT, command_line
+from tests.helpers import ROOT, command_line
 
 SMALL = (
     "--data_source=sample", "--train_examples=300", "--test_examples=100", "--epochs=3",

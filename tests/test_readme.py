@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from tests.conftest import ROOT, command_line
+from tests.helpers import ROOT, command_line
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 

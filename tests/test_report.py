@@ -3,13 +3,15 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import results
+from robust_tf import results, runs
 from robust_tf.errors import Unavailable
+from robust_tf.evaluation import Natural, suites
 from robust_tf.paper import experiments, numbers, report
-from robust_tf.paper.experiments import Selection
+from robust_tf.runs.experiments import Selection
 
 CHROMIUM = shutil.which("chromium")
 
@@ -19,15 +21,16 @@ def write_tables(output_dir, name, cells, trials) -> None:
     published = numbers.published_points()
     plan, rows = [], []
     for number, cell in enumerate(cells):
+        trained = cell.settings.get("perturbation", Natural())
         columns = {
             "run": f"run-{number}", "dataset": cell.dataset, "data_source": "tfds",
-            "model": f"{cell.dataset}_cnn", "strategy": cell.strategy,
-            "train_perturb": cell.perturb or "none", "train_level": cell.level, "seed": 0,
+            "model": f"{cell.dataset}_cnn", "strategy": cell.settings.get("strategy", "natural"),
+            "train_perturb": trained.kind, "train_level": trained.level, "seed": 0,
         }  # fmt: skip
-        tests = experiments.conditions(cell.test_levels)
-        labels = [str(test or "natural") for test in tests]
+        tests = suites.conditions_at(cell.test_levels)
+        labels = [str(test) for test in tests]
         plan.append(
-            dict.fromkeys(results.PLAN_COLUMNS)
+            dict.fromkeys([*runs.RUN_COLUMNS, "tests", "trials"])
             | columns
             | {"epochs": 50, "train_examples": 60_000, "test_examples": 10_000}
             | {"tests": ";".join(labels), "trials": trials}
@@ -35,17 +38,16 @@ def write_tables(output_dir, name, cells, trials) -> None:
         for test in tests:
             mine = published[
                 (published["dataset"] == cell.dataset)
-                & (published["strategy"] == cell.strategy)
+                & (published["strategy"] == columns["strategy"])
                 & (published["train_perturb"] == columns["train_perturb"])
-                & (published["test_perturb"] == (test.kind if test else "none"))
+                & (published["test_perturb"] == test.kind)
             ]
-            for column, level in (("train_level", cell.level), ("test_level", test and test.level)):
-                if level is not None:
+            for column, level in (("train_level", trained.level), ("test_level", test.level)):
+                if not np.isnan(level):
                     mine = mine[(mine[column] - level).abs() < 1e-9]
             if len(mine):
-                test_columns = {"test_perturb": "none", "trial": 0, "n_examples": 10_000}
-                if test:
-                    test_columns |= {"test_perturb": test.kind, "test_level": test.level}
+                test_columns = {"test_perturb": test.kind, "test_level": test.level}
+                test_columns |= {"trial": 0, "n_examples": 10_000}
                 accuracy = mine["mean"].iloc[0] + 0.001
                 rows.append({**columns, **test_columns, "accuracy": accuracy})
     results.add_to_plan(output_dir, name, pd.DataFrame(plan))

@@ -6,6 +6,7 @@ import scipy.stats
 from robust_tf import results
 from robust_tf.errors import Unavailable
 from robust_tf.files import new_folder, prepare_directory, replacing, writing_to
+from tests.conftest import ROOT
 
 
 def trials(run="a", strategy="natural", perturb="none", level=np.nan, shift=0.0) -> pd.DataFrame:
@@ -141,7 +142,7 @@ def test_the_profile_of_a_model_over_its_tests():
     )
 
 
-def test_the_profile_of_several_seeds_is_that_of_their_means():
+def test_several_seeds_are_several_runs():
     rows = [
         (0, "none", np.nan, 0.9),
         (0, "hot", 2.0, 0.6),
@@ -155,6 +156,102 @@ def test_the_profile_of_several_seeds_is_that_of_their_means():
         data_source="tfds", model="mnist_cnn", strategy="natural", train_perturb="none",
         train_level=np.nan, trial=0, n_examples=10,
     )  # fmt: skip
-    (profile,) = results.profile(trials).to_dict("records")
-    assert profile.pop("at") == "blur 1"
-    assert profile == pytest.approx({"natural": 0.8, "mean": 0.55, "worst": 0.5, "drop": 0.3})
+    profile = results.profile(trials)
+    assert profile.index.tolist() == ["natural, seed 0", "natural, seed 1"]
+    assert profile["at"].tolist() == ["hot 2", "blur 1"]
+    assert profile["natural"].tolist() == pytest.approx([0.9, 0.7])
+    assert profile["mean"].tolist() == pytest.approx([0.7, 0.4])
+    assert profile["worst"].tolist() == pytest.approx([0.6, 0.2])
+    assert profile["drop"].tolist() == pytest.approx([0.3, 0.5])
+    assert results.over_seeds(trials).loc["natural"].to_dict() == {
+        "natural": "80.00 ± 10.00", "hot 2": "60.00 ± 0.00", "blur 1": "50.00 ± 30.00",
+    }  # fmt: skip
+    other = pd.DataFrame({"run": ["run 0", "run 1"], "epochs": [1, 2]})
+    assert results.over_seeds(trials, other).index.tolist() == [
+        "natural, epochs 1",
+        "natural, epochs 2",
+    ]
+
+
+TWINS = pd.concat([trials("mnist-hot-aa", shift=0.01), trials("mnist-hot-bb")], ignore_index=True)
+
+
+def settings(**columns) -> pd.DataFrame:
+    """A table of the two runs."""
+    return pd.DataFrame({"run": ["mnist-hot-aa", "mnist-hot-bb"], "epochs": 50, **columns})
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        (None, ["natural, aa", "natural, bb"]),
+        (settings(seconds=[1.0, 2.0]), ["natural, aa", "natural, bb"]),
+        (
+            settings(dropout=[0.2, 0.0], standardize=["pixel", "global"]),
+            ["natural, standardize pixel", "natural, standardize global"],
+        ),
+        (
+            settings(train_range=["hot=1:2,blur=0.1:1", "hot=1:2,blur=0.5:1"]),
+            ["natural, blur=0.1:1", "natural, blur=0.5:1"],
+        ),
+        (
+            settings(weight_decay=[np.nan, 0.1], fresh=[False, True]),  # one of an earlier version
+            ["natural, fresh False", "natural, fresh True"],
+        ),
+    ],
+)
+def test_two_runs_of_one_training_are_two_rows_whose_labels_say_what_differs(runs, expected):
+    labels = results.labels(TWINS, runs)
+    assert labels.index.tolist() == ["mnist-hot-aa", "mnist-hot-bb"]
+    assert labels.tolist() == expected
+    table = results.comparison(TWINS, runs)
+    assert table.index.tolist() == expected and table["natural"].tolist() == ["96.00", "95.00"]
+    profile = results.profile(TWINS, runs)
+    assert profile.index.tolist() == expected
+    assert profile["natural"].tolist() == pytest.approx([0.96, 0.95])
+
+
+def test_the_training_columns_tell_runs_apart_without_a_table_of_runs():
+    other = trials("b").assign(dataset="cifar10", seed=1)
+    labels = results.labels(pd.concat([trials("a"), other, trials("c", "constant", "hot", 6)]))
+    assert labels.tolist() == ["natural, mnist", "natural, cifar10", "constant hot 6"]
+
+
+def test_labels_are_unique_whatever_the_names():
+    names = ["x-1", "y-1", "x", "1"]
+    labels = results.labels(pd.concat([trials(name) for name in names]))
+    assert labels.index.tolist() == names and labels.is_unique
+
+
+@pytest.mark.parametrize("folder", ["all", "standardization/tables", "grid"])
+@pytest.mark.parametrize("known", [True, False], ids=["runs", "trials alone"])
+def test_shipped_tables_show_every_run_with_its_own_numbers(folder, known):
+    folder = ROOT / "results" / "beyond" / folder
+    table, runs = (pd.read_csv(folder / f"{name}.csv") for name in ("trials", "runs"))
+    given = runs if known else None
+    labels = results.labels(table, given)
+    assert labels.is_unique and set(labels.index) == set(runs["run"])
+    comparison, profile = results.comparison(table, given), results.profile(table, given)
+    assert comparison.index.tolist() == profile.index.tolist() == labels.tolist()
+    natural = runs.set_index("run")["natural_accuracy"].loc[labels.index]
+    np.testing.assert_allclose(profile["natural"], natural)
+    np.testing.assert_allclose(comparison["natural"].astype(float), 100 * natural, atol=0.005)
+
+
+def test_labels_of_shipped_runs():
+    folder = ROOT / "results" / "beyond"
+    runs = pd.read_csv(folder / "all" / "runs.csv")
+    assert results.labels(runs, runs).tolist() == [
+        "constant all, standardize global",
+        "constant all, standardize pixel",
+        "natural, standardize pixel",
+        "natural, standardize global",
+        "transfer all, standardize global, blur=0.5:1.2",
+        "transfer all, standardize global, blur=0.1:1",
+        "transfer all, standardize pixel",
+    ]
+    # Where a training is that of one run, its label says nothing more.
+    runs = pd.read_csv(folder / "grid" / "runs.csv")
+    trainings = runs[["strategy", "train_perturb", "train_level"]].itertuples(index=False)
+    expected = [results.training_label(*training) for training in trainings]
+    assert results.labels(runs, runs).tolist() == expected

@@ -5,60 +5,47 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from robust_tf import data as data_lib
-from robust_tf import results, runs, training
-from robust_tf.data import Data, Split
+from robust_tf import results, runs, settings, training
+from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.paper import experiments
+from robust_tf.evaluation import Natural
+from robust_tf.evaluation.suites import standard_tests
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.runs.declaration import Options, Run
-from robust_tf.training.strategies import STRATEGIES
-from tests.conftest import ROOT
-
-CONDITIONS = experiments.test_conditions(("hot",))
-
-
-@pytest.fixture
-def folders(tmp_path):
-    return {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
-
-
-def short(data, **options) -> Run:
-    return Options(epochs=2, batch_size=50, **options).resolve(data)
-
-
-def carry_out(run, data, folders, conditions=CONDITIONS, trials=3) -> pd.DataFrame:
-    runs.train(run, data, progress=False, **folders)
-    return runs.test(run, data, conditions, trials=trials, progress=False, **folders)
+from robust_tf.runs.resolution import check
+from robust_tf.training import STRATEGIES
+from tests.helpers import CONDITIONS, carry_out, fake_data, short
 
 
 def test_the_papers_defaults():
-    def data(channels, examples=60_000):
-        images = np.broadcast_to(np.uint8(0), (examples, 32, 32, channels))
-        split = Split(images, None)
-        return Data("d", "tfds", split, split, ("a",) * 10)
+    def recipe(channels, examples=60_000, **given):
+        run = runs.resolve(fake_data(channels, examples), **given)
+        flat = settings.flatten(run)
+        names = ("model", "epochs", "batch_size", "learning_rate", "beta_1")
+        return [flat[name] for name in names], run
 
-    mnist = Options(strategy="constant", perturb="hot").resolve(data(1))
-    assert (mnist.model, mnist.epochs, mnist.batch_size) == ("mnist_cnn", 50, 1500)
-    assert (mnist.learning_rate, mnist.beta_1) == (0.05, 0.5)
-    cifar10 = Options().resolve(data(3))
-    assert (cifar10.model, cifar10.epochs, cifar10.batch_size) == ("cifar10_cnn", 20, 100)
-    assert (cifar10.learning_rate, cifar10.beta_1) == (0.0005, 0.5)
-    transfer = Options(strategy="transfer", perturb="hot")
-    mnist, cifar10 = transfer.resolve(data(1)), transfer.resolve(data(3))
-    assert (mnist.epochs, mnist.batch_size, mnist.learning_rate) == (20, 200, 0.0005)
-    assert (cifar10.epochs, cifar10.batch_size, cifar10.learning_rate) == (5, 200, 0.0005)
-    assert (mnist.head_units, cifar10.head_units) == ((256,), (256, 512))
-    assert mnist.natural_run == Options().resolve(data(1))
-    assert Options().resolve(data(1, 4000)).batch_size == 400
-    assert Options().resolve(data(3, 5)).batch_size == 1
+    of_mnist, _ = recipe(1, strategy="constant", perturb="hot")
+    assert of_mnist == ["mnist_cnn", 50, 1500, 0.05, 0.5]
+    of_cifar10, _ = recipe(3)
+    assert of_cifar10 == ["cifar10_cnn", 20, 100, 0.0005, 0.5]
+    of_mnist, mnist = recipe(1, strategy="transfer", perturb="hot")
+    of_cifar10, cifar10 = recipe(3, strategy="transfer", perturb="hot")
+    assert of_mnist == ["mnist_cnn", 20, 200, 0.0005, 0.5]
+    assert of_cifar10 == ["cifar10_cnn", 5, 200, 0.0005, 0.5]
+    assert mnist.strategy.head_units == (256,)
+    assert cifar10.strategy.head_units == (256, 512)
+    assert mnist.natural == recipe(1)[1]
+    assert recipe(1, 4000)[0][2] == 400
+    assert recipe(3, 5)[0][2] == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("given", "message"),
     [
         ({"strategy": "adversarial"}, "strategy=adversarial: expected one of natural, constant"),
-        ({"perturb": "hot"}, "perturb=hot: expected no value with strategy=natural"),
+        (
+            {"strategy": "natural", "perturb": "hot"},
+            "perturb=hot: expected no value with strategy=natural",
+        ),
         ({"level": 2}, "level=2: expected no value with strategy=natural"),
         ({"strategy": "constant"}, "perturb: expected all, or some of stuck"),
         (
@@ -80,29 +67,29 @@ def test_the_papers_defaults():
         ({"ramp_end": 2.0}, "ramp_end=2.0: expected a fraction from 0 to 1"),
         ({"pretrained": "m"}, "pretrained=m: expected no value with strategy=natural"),
         ({"freeze_base": True}, "freeze_base=True: expected no value with strategy=natural"),
-        ({"head_units": (8,)}, "head_units=(8,): expected no value with strategy=natural"),
+        ({"head_units": (8,)}, "head_units=8: expected no value with strategy=natural"),
         (
             {"strategy": "constant", "perturb": "hot", "keep_standardization": True},
             "keep_standardization=True: expected no value with strategy=constant",
         ),
         (
             {"strategy": "transfer", "perturb": "hot", "head_units": (8, 0)},
-            "head_units=0: expected whole numbers from 1 on",
+            "head_units=8,0: expected whole numbers from 1 on",
         ),
         ({"strategy": "transfer"}, "perturb: expected all, or some of stuck"),
     ],
 )
-def test_options_are_checked_before_any_data(options, message):
+def test_settings_are_checked_before_any_data(given, message):
     with pytest.raises(InvalidArgument) as caught:
-        Options(**options)
+        check(given)
     assert str(caught.value).startswith(message)
 
 
-def test_options_are_checked_against_the_data(small):
+def test_settings_are_checked_against_the_data(small):
     with pytest.raises(InvalidArgument, match="batch_size=201: expected at most 200"):
-        Options(batch_size=201).resolve(small)
+        runs.resolve(small, batch_size=201)
     with pytest.raises(InvalidArgument, match="level=785: expected .* from 1 to 784"):
-        Options(strategy="constant", perturb="dead", level=785).resolve(small)
+        runs.resolve(small, perturb="dead", level=785)
 
 
 @pytest.mark.parametrize(
@@ -110,31 +97,30 @@ def test_options_are_checked_against_the_data(small):
     [({"batch_norm": False}, "batch_norm=False"), ({"dropout": 0.0}, "dropout=0.0")],
 )
 def test_a_pretrained_model_decides_its_network(small, network, message):
-    options = Options(strategy="transfer", perturb="hot", pretrained="m", **network)
     with pytest.raises(InvalidArgument, match=f"^{message}: expected no value with pretrained"):
-        options.resolve(small)
+        runs.resolve(small, strategy="transfer", perturb="hot", pretrained="m", **network)
 
 
 def test_images_too_small_for_the_network(small):
     split = Split(small.train.images[:, :6, :5], small.train.labels)
     tiny = dataclasses.replace(small, train=split, test=split)
     with pytest.raises(InvalidArgument, match=r"model=mnist_cnn: .* shape \(6, 5, 1\)"):
-        Options().resolve(tiny)
+        runs.resolve(tiny)
 
 
 def test_images_that_are_not_square_and_have_colours(small, folders):
     images = tf.tile(small.train.images[:, :24], [1, 1, 1, 3])
     split = Split(images, small.train.labels)
     wide = dataclasses.replace(small, train=split, test=split)
-    run = short(wide, strategy="constant", perturb="stuck", model="mnist_cnn")
-    trials = carry_out(run, wide, folders, experiments.test_conditions(tuple(KINDS)), trials=2)
+    run = short(wide, perturb="stuck", model="mnist_cnn")
+    trials = carry_out(run, wide, folders, standard_tests(tuple(KINDS)), trials=2)
     assert len(trials) == 1 + 3 * 2 + 3 * 2 + 3
-    runs.draw([run], wide, experiments.test_conditions(("hot",)), trials, **folders)
+    runs.draw([run], wide, standard_tests(("hot",)), trials, **folders)
 
 
 def test_a_name_tells_runs_apart_and_only_those(small):
-    def name(**options):
-        return Options(strategy="constant", perturb="hot", **options).resolve(small).name
+    def name(**given):
+        return runs.resolve(small, **{"perturb": "hot", **given}).name
 
     plain = name()
     assert plain.startswith("mnist-constant-hot-6-")
@@ -142,26 +128,39 @@ def test_a_name_tells_runs_apart_and_only_those(small):
         {"seed": 1}, {"level": 7}, {"epochs": 3}, {"beta_1": 0.9}, {"fresh": True},
         {"standardize": "global"}, {"channel_blur": True}, {"extra_pixels": 1},
         {"shuffle": False}, {"drop_remainder": True}, {"batch_norm": False}, {"dropout": 0.0},
-        {"activation": "tanh"},
+        {"activation": "tanh"}, {"strategy": "incremental"},
+        {"strategy": "incremental", "ramp": "cosine"},
+        {"strategy": "incremental", "ramp_start": 0.3},
     ]  # fmt: skip
-    names = {plain, *(name(**options) for options in different)}
+    names = {plain, *(name(**given) for given in different)}
     assert len(names) == len(different) + 1
-    assert name(ramp="cosine", ramp_start=0.3) == plain  # a ramp is for incremental training
+    assert name(strategy="constant", level=6, extra_pixels=0, fresh=False) == plain
     # A preset is no more than its settings.
     published = {"beta_1": 0.9, "channel_blur": True, "extra_pixels": 1}
     published |= {"shuffle": False, "drop_remainder": True}
     assert name(preset="published") == name(**published)
     fewer = dataclasses.replace(small, test=Split(small.test.images[:9], small.test.labels[:9]))
-    run = Options(strategy="constant", perturb="hot")
-    assert run.resolve(fewer).name == plain  # nor do the test images affect the training
-    baseline = run.resolve(small).natural_run.name
-    assert Options(fresh=True).resolve(small).name == baseline
+    # Nor do the test images affect the training.
+    assert runs.resolve(fewer, perturb="hot").name == plain
+    assert runs.resolve(small, perturb="hot", fresh=True).natural == runs.resolve(small)
+
+
+def test_a_setting_of_another_strategy_optimizer_or_kind_is_refused(small):
+    for given, message in [
+        ({"perturb": "hot", "ramp_start": 0.3}, "ramp_start=0.3: .*no value with strategy=consta"),
+        ({"optimizer": "sgd", "beta_1": 0.5}, "beta_1=0.5: expected no value with optimizer=sgd"),
+        ({"perturb": "noise", "extra_pixels": 1}, "extra_pixels=1: .*no value with perturb=noise"),
+        ({"perturb": "all", "extra_pixels": 1}, "extra_pixels=1: .*no value with a range of lev"),
+        ({"fresh": True}, "fresh=True: expected no value with strategy=natural"),
+    ]:
+        with pytest.raises(InvalidArgument, match=message):
+            runs.resolve(small, **given)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_from_data_to_results(small, folders, strategy):
-    options = {} if strategy == "natural" else {"perturb": "stuck", "level": 3}
-    run = short(small, strategy=strategy, seed=5, **options)
+    given = {} if strategy == "natural" else {"perturb": "stuck", "level": 3}
+    run = short(small, strategy=strategy, seed=5, **given)
     trials = carry_out(run, small, folders)
     folder = folders["output_dir"] / run.name
     assert trials.columns.tolist() == results.TRIAL_COLUMNS
@@ -172,7 +171,7 @@ def test_a_run_from_data_to_results(small, folders, strategy):
     fractions = {"natural": [0, 0], "incremental": [0.05, 0.95]}.get(strategy, [1, 1])
     assert history["perturbed_fraction"].tolist() == pytest.approx(fractions)
     table = results.read(folders["output_dir"], "runs")
-    assert table.columns.tolist() == results.RUN_COLUMNS
+    assert table.columns.tolist() == runs.RUN_COLUMNS
     row = table.set_index("run", drop=False).loc[run.name]
     assert (row["run"], row["strategy"], row["seed"]) == (run.name, strategy, 5)
     assert row["train_perturb"] == ("none" if strategy == "natural" else "stuck")
@@ -183,35 +182,30 @@ def test_a_run_from_data_to_results(small, folders, strategy):
     assert row["saved_model"] == (folders["saved_models_dir"] / run.name / "1").as_posix()
     names = {path.name for path in folders["output_dir"].iterdir()}
     # Transfer trains what it starts from.
-    assert names == {run.name} | ({run.natural_run.name} if strategy == "transfer" else set())
+    assert names == {run.name} | ({run.natural.name} if strategy == "transfer" else set())
     assert sorted(path.name for path in folder.iterdir()) == [
         "history.csv", "runs.csv", "trials.csv",
     ]  # fmt: skip
 
 
-def test_the_robustness_figures_go_with_the_savedmodel(small, folders):
-    run = short(small)
-    carry_out(run, small, folders)
-    more = carry_out(run, small, folders, experiments.test_conditions(("hot", "blur")))
-    path = folders["saved_models_dir"] / run.name / "1" / "assets.extra" / "robustness.csv"
+def test_the_robustness_figures_go_with_the_savedmodel(small, finished, folders):
+    more = carry_out(finished, small, folders, standard_tests(("hot", "blur")))
+    path = folders["saved_models_dir"] / finished.name / "1" / "assets.extra" / "robustness.csv"
     pd.testing.assert_frame_equal(pd.read_csv(path), results.summarize(more))
 
 
-def test_a_finished_run_is_not_trained_again(small, folders, monkeypatch):
-    run = short(small)
-    first = carry_out(run, small, folders)
+def test_a_finished_run_is_not_trained_again(small, finished, folders, monkeypatch):
+    first = results.read(folders["output_dir"], "trials")
     monkeypatch.setattr(training, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
-    pd.testing.assert_frame_equal(carry_out(run, small, folders), first)
+    pd.testing.assert_frame_equal(carry_out(finished, small, folders), first)
 
 
-def test_further_tests_are_added_to_those_that_are_there(small, folders):
-    run = short(small)
-    carry_out(run, small, folders, CONDITIONS, trials=2)
-    more = experiments.test_conditions(("hot", "blur"))
-    trials = carry_out(run, small, folders, more, trials=4)
+def test_further_tests_are_added_to_those_that_are_there(small, finished, folders):
+    more = standard_tests(("hot", "blur"))
+    trials = carry_out(finished, small, folders, more, trials=4)
     counts = trials.groupby(["test_perturb"], sort=False).size().to_dict()
     assert counts == {"none": 1, "hot": 4, "blur": 3}
-    few = carry_out(run, small, folders, CONDITIONS, trials=1)
+    few = carry_out(finished, small, folders, CONDITIONS, trials=1)
     assert few["test_perturb"].tolist() == ["none", "hot"]
     stored = results.read(folders["output_dir"], "trials")
     assert len(stored) == 8
@@ -219,45 +213,41 @@ def test_further_tests_are_added_to_those_that_are_there(small, folders):
     assert not stored.duplicated(keys).any()
 
 
-def test_trials_are_found_again_whatever_their_level(small, folders):
-    run = short(small)
+def test_trials_are_found_again_whatever_their_level(small, finished, folders):
     levels = np.linspace(0.001, 0.05, 5)[[1, 3]].tolist() + [0.1 + 0.2]
-    conditions = [None, *(Perturbation("noise", level) for level in levels)]
-    first = carry_out(run, small, folders, conditions, trials=2)
+    conditions = [Natural(), *(Perturbation("noise", level) for level in levels)]
+    first = carry_out(finished, small, folders, conditions, trials=2)
     assert len(first) == 1 + 3 * 2
-    pd.testing.assert_frame_equal(carry_out(run, small, folders, conditions, trials=2), first)
-    assert len(results.read(folders["output_dir"], "trials")) == len(first)
+    again = carry_out(finished, small, folders, conditions, trials=2)
+    pd.testing.assert_frame_equal(again, first)
+    stored = results.read(folders["output_dir"], "trials")
+    assert len(stored) == len(first) + 3  # and those of hot pixels
 
 
-def test_tests_on_other_images_are_kept_apart(small, folders):
-    run = short(small)
-    carry_out(run, small, folders)
+def test_tests_on_other_images_are_kept_apart(small, finished, folders):
     half = dataclasses.replace(small, test=Split(small.test.images[:50], small.test.labels[:50]))
-    trials = carry_out(run, half, folders)
+    trials = carry_out(finished, half, folders)
     assert (trials["n_examples"] == 50).all() and len(trials) == 4
     stored = results.read(folders["output_dir"], "trials")
     assert stored["n_examples"].value_counts().to_dict() == {100: 4, 50: 4}
 
 
-def test_a_savedmodel_that_is_gone_is_named(small, folders):
-    run = short(small)
-    carry_out(run, small, folders)
-    (folders["saved_models_dir"] / run.name).rename(folders["saved_models_dir"] / "moved")
-    with pytest.raises(Unavailable, match=f"{run.name}/1 is not there; remove the folder"):
-        carry_out(run, small, folders, experiments.test_conditions(("dead",)))
+def test_a_savedmodel_that_is_gone_is_named(small, finished, folders):
+    (folders["saved_models_dir"] / finished.name).rename(folders["saved_models_dir"] / "moved")
+    with pytest.raises(Unavailable, match=f"{finished.name}/1 is not there; remove the folder"):
+        carry_out(finished, small, folders, standard_tests(("dead",)))
 
 
-def test_trials_must_be_at_least_one(small, folders):
-    run = short(small)
-    runs.train(run, small, progress=False, **folders)
+def test_trials_must_be_at_least_one(small, finished, folders):
     with pytest.raises(InvalidArgument, match="trials=0"):
-        runs.test(run, small, CONDITIONS, trials=0, **folders)
+        runs.test(finished, small, CONDITIONS, trials=0, **folders)
 
 
-def test_figures(small, folders):
-    run = short(small, strategy="constant", perturb="blur")
-    both = [run.natural_run, run]
-    conditions = experiments.test_conditions(("blur",))
+def test_figures(small, finished, folders):
+    run = short(small, perturb="blur")
+    assert run.natural == finished
+    both = [run.natural, run]
+    conditions = standard_tests(("blur",))
     trials = pd.concat([carry_out(each, small, folders, conditions) for each in both])
     drawn = runs.draw(both, small, conditions, trials, **folders)
     assert drawn == folders["output_dir"] / run.name / "figures"
@@ -268,20 +258,10 @@ def test_figures(small, folders):
 
 
 def test_the_papers_test_conditions():
-    conditions = experiments.test_conditions(tuple(KINDS), channel_blur=True)
-    assert conditions[0] is None
+    conditions = standard_tests(tuple(KINDS), channel_blur=True)
+    assert conditions[0] == Natural()
     assert [str(condition) for condition in conditions[1:]] == [
         "stuck 2", "dead 2", "hot 2", "noise 0.0255", "noise 0.03775", "noise 0.05",
         "blur 0.5", "blur 0.75", "blur 1",
     ]  # fmt: skip
     assert conditions[-1] == Perturbation("blur", 1.0, channel_blur=True)
-
-
-@pytest.mark.full_data
-def test_later_settings_leave_the_names_of_shipped_runs():
-    shipped = pd.read_csv(ROOT / "results" / "paper" / "text" / "grid" / "models.csv")
-    data = data_lib.load("mnist")
-    options = {"strategy": "constant", "perturb": "hot", "level": 6}
-    name = Options(**options).resolve(data).name
-    assert name in shipped["run"].tolist()
-    assert Options(**options, precision="mixed_bfloat16").resolve(data).name != name

@@ -13,7 +13,7 @@ from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import sensor_map
-from tests.test_pipeline import check_one_line, outcome
+from tests.helpers import check_one_line, outcome
 
 
 def split_of(images: np.ndarray, labels: np.ndarray) -> Split:

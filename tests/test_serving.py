@@ -29,7 +29,7 @@ def classifier(exported):
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
-    """A model of another maker, with one output, under a name that needs quotes."""
+    """A third-party model with one output, under a name that needs quotes."""
     inputs = tf.keras.Input((2, 2, 1))
     model = tf.keras.Model(inputs, tf.keras.layers.Reshape((4,))(inputs))
     path = tmp_path_factory.mktemp("foreign") / "it's mine"
@@ -108,7 +108,7 @@ def test_a_server_of_the_same_model_agrees(classifier, server, small):
     assert again == (difference, same)
 
 
-def test_a_model_of_another_maker_agrees(foreign, small):
+def test_a_third_party_model_agrees(foreign, small):
     server = Server(foreign.path, "it's%20mine".replace("'", "%27"), 1)
     try:
         split = small.test
@@ -153,7 +153,7 @@ def test_answers_that_are_none(classifier, server, small, change, message):
         serving.check(classifier, server.url, small.test)
 
 
-def test_what_a_server_complains_of_is_told(exported, classifier, small, tmp_path):
+def test_what_a_server_complains_of_is_reported(exported, classifier, small, tmp_path):
     shutil.copytree(exported, tmp_path / "other" / "1")
     server = Server(exported, "digits", 1)
     try:

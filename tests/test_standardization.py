@@ -4,8 +4,7 @@ import pytest
 
 from robust_tf import results
 from robust_tf.errors import InvalidArgument
-from robust_tf.paper import experiments
-from robust_tf.paper.experiments import Selection
+from robust_tf.runs.experiments import Selection
 from robust_tf.studies import standardization
 
 # Natural accuracy, then under hot 2 and noise 0.05, by training and standardisation.
@@ -45,8 +44,15 @@ def tables(tmp_path):
     return tmp_path
 
 
+def measured(output_dir):
+    read = (
+        results.read_experiment(output_dir, "standardization", name) for name in ("trials", "runs")
+    )
+    return standardization.measure(*read)
+
+
 def test_falls(tables):
-    falls = standardization.falls(tables).set_index("test")
+    falls = measured(tables).falls.set_index("test")
     assert falls.index.tolist() == ["hot 2", "noise 0.05"]
     assert falls["pixel"].tolist() == pytest.approx([0.20, 0.70])
     assert falls["global"].tolist() == pytest.approx([0.02, 0.01])
@@ -55,7 +61,7 @@ def test_falls(tables):
 
 
 def test_profiles(tables):
-    profiles = standardization.profiles(tables).set_index(["training", "standardize"])
+    profiles = measured(tables).profiles.set_index(["training", "standardize"])
     assert len(profiles) == 6
     row = profiles.loc[("constant hot 6", "pixel")]
     assert (row["natural"], row["own"], row["worst"]) == pytest.approx((0.97, 0.965, 0.30))
@@ -64,7 +70,7 @@ def test_profiles(tables):
 
 
 def test_the_report(tables):
-    page, text = standardization.write(tables, None)
+    page, text = standardization.write(tables)
     words = text.read_text()
     assert "loses 90.0 points in all when standardised per pixel, 3.0 with" in words
     assert "97 % of its fall" in words
@@ -75,19 +81,22 @@ def test_the_report(tables):
 
 def test_there_is_a_report_of_nothing(tmp_path):
     (tmp_path / "standardization").mkdir()
-    _, text = standardization.write(tmp_path, None)
+    _, text = standardization.write(tmp_path)
     assert text.read_text().startswith("# How much")
 
 
 def test_the_experiment():
-    cells = experiments.standardization(Selection())
+    cells = standardization.cells(Selection())
     assert len(cells) == 3 * 16
-    assert {cell.standardize for cell in cells} == {"pixel", "global", "none"}
+    assert {cell.settings["standardize"] for cell in cells} == {"pixel", "global", "none"}
     assert all(len(cell.test_levels) == 5 for cell in cells)
-    fewer = experiments.standardization(Selection(strategies=("constant",), perturbs=("hot",)))
-    assert [cell.strategy for cell in fewer] == ["natural", "constant"] * 3
+    fewer = standardization.cells(Selection(strategies=("constant",), perturbs=("hot",)))
+    assert [cell.settings.get("strategy", "natural") for cell in fewer] == [
+        "natural",
+        "constant",
+    ] * 3
     with pytest.raises(InvalidArgument, match="perturbs=rain"):
-        experiments.standardization(Selection(perturbs=("rain",)))
+        standardization.cells(Selection(perturbs=("rain",)))
 
 
 SMALL = (
@@ -106,7 +115,7 @@ def test_the_pipeline(command, tmp_path):
     folder = tmp_path / "results" / "standardization"
     runs = pd.read_csv(folder / "tables" / "runs.csv")
     assert sorted(runs["standardize"]) == ["global"] * 2 + ["none"] * 2 + ["pixel"] * 2
-    assert len(standardization.falls(tmp_path / "results")) == 9
+    assert len(measured(tmp_path / "results").falls) == 9
     assert (folder / "figures" / "falls.png").exists()
     assert "What training brings" in (folder / "report.md").read_text()
 
@@ -129,5 +138,5 @@ def test_a_report_says_nothing_of_what_is_missing(tables):
     trials = pd.read_csv(path)
     lost = (trials["strategy"] == "natural") & trials["run"].str.contains("-none-")
     results.write(trials[~lost], path, results.TRIAL_COLUMNS)
-    words = standardization.write(tables, None)[1].read_text()
+    words = standardization.write(tables)[1].read_text()
     assert "points in all" not in words and "| hot 2 | 20.00 | 2.00 |  | 90 % |" in words

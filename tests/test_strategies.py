@@ -10,10 +10,32 @@ from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
-from robust_tf.training.callbacks import RAMPS, PerturbedFraction, Ramp
-from robust_tf.training.strategies import STRATEGIES, Settings, constant, incremental, natural
+from robust_tf.training import (
+    RAMPS,
+    STRATEGIES,
+    Constant,
+    Incremental,
+    Natural,
+    PerturbedFraction,
+    Ramp,
+    Recipe,
+    Strategy,
+    Transfer,
+)
 
 HOT = Perturbation("hot", 1)
+
+
+def strategies(perturbation=HOT, **settings) -> list[Strategy]:
+    """One of each, with settings for those that perturb."""
+    return [
+        Natural() if kind is Natural else kind(perturbation=perturbation, **settings)
+        for kind in STRATEGIES.values()
+    ]
+
+
+def by_name(strategy) -> str:
+    return type(strategy).__name__
 
 
 def black(count: int) -> Split:
@@ -37,7 +59,7 @@ class Recorder(keras.Model):
 
 def fit(training) -> list[list[tuple[np.ndarray, np.ndarray]]]:
     """Fits a recorder as `training.fit` does; returns the batches by epoch."""
-    settings, recorder = training.settings, Recorder()
+    recorder = Recorder()
     recorder.compile(run_eagerly=True)
     epochs = []
 
@@ -48,8 +70,8 @@ def fit(training) -> list[list[tuple[np.ndarray, np.ndarray]]]:
 
     recorder.fit(
         training.batches,
-        epochs=settings.epochs,
-        initial_epoch=settings.initial_epoch,
+        epochs=training.recipe.epochs,
+        initial_epoch=training.initial_epoch,
         steps_per_epoch=training.steps_per_epoch,
         callbacks=[*training.callbacks, Cut()],
         shuffle=False,
@@ -69,8 +91,9 @@ def perturbed_counts(epochs) -> list[list[int]]:
 @pytest.mark.parametrize("ramp", [Ramp(0.05, 0.95, shape) for shape in RAMPS] + [Ramp(1.0, 0.0)])
 @pytest.mark.parametrize(("examples", "batch_size"), [(60, 20), (50, 20), (37, 37), (9, 1)])
 def test_every_batch_of_a_ramp_holds_the_exact_count(ramp, examples, batch_size):
-    settings = Settings(epochs=7, batch_size=batch_size, perturbation=HOT, ramp=ramp)
-    counts = perturbed_counts(fit(incremental(black(examples), no_model, settings)))
+    recipe = Recipe(epochs=7, batch_size=batch_size)
+    strategy = Incremental(perturbation=HOT, ramp=ramp)
+    counts = perturbed_counts(fit(strategy.prepare(black(examples), no_model, recipe)))
     sizes = [min(batch_size, examples - i) for i in range(0, examples, batch_size)]
     fractions = ramp.fractions(7)
     assert counts == [[int(f * size + 0.5) for size in sizes] for f in fractions]
@@ -89,8 +112,8 @@ def test_the_count_is_exact_inside_keras_own_train_function(steps_per_execution)
     model = Counter()
     model.total = tf.Variable(0, dtype=tf.int64)
     model.compile(steps_per_execution=steps_per_execution, jit_compile=False)
-    settings = Settings(epochs=6, batch_size=20, perturbation=HOT, ramp=Ramp(0.0, 1.0))
-    training = incremental(black(120), no_model, settings)
+    strategy = Incremental(perturbation=HOT, ramp=Ramp(0.0, 1.0))
+    training = strategy.prepare(black(120), no_model, Recipe(epochs=6, batch_size=20))
     totals = []
     seen = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda epoch, logs: totals.append(int(model.total.numpy()))
@@ -109,23 +132,20 @@ def test_the_count_is_exact_inside_keras_own_train_function(steps_per_execution)
     assert history["perturbed_fraction"] == pytest.approx(fractions.tolist())
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", strategies(), ids=by_name)
 def test_an_epoch_holds_every_example_once_in_an_order_of_its_own(strategy):
-    settings = Settings(epochs=3, batch_size=8, perturbation=HOT)
-    epochs = fit(STRATEGIES[strategy](black(50), no_model, settings))
+    epochs = fit(strategy.prepare(black(50), no_model, Recipe(epochs=3, batch_size=8)))
     orders = [np.concatenate([labels for _, labels in batches]) for batches in epochs]
     for order in orders:
         np.testing.assert_array_equal(np.sort(order), np.arange(50))
     assert (orders[0] != orders[1]).any() and (orders[1] != orders[2]).any()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("fresh", [False, True])
-def test_batches_from_a_later_epoch_are_those_of_the_whole_training(strategy, fresh):
-    settings = Settings(epochs=4, batch_size=8, seed=3, perturbation=HOT, fresh=fresh)
-    whole = fit(STRATEGIES[strategy](black(30), no_model, settings))
-    later = Settings(**{**vars(settings), "initial_epoch": 2})
-    rest = fit(STRATEGIES[strategy](black(30), no_model, later))
+@pytest.mark.parametrize("strategy", [*strategies(), *strategies(fresh=True)[1:]], ids=str)
+def test_batches_from_a_later_epoch_are_those_of_the_whole_training(strategy):
+    recipe = Recipe(epochs=4, batch_size=8)
+    whole = fit(strategy.prepare(black(30), no_model, recipe, seed=3))
+    rest = fit(strategy.prepare(black(30), no_model, recipe, seed=3, initial_epoch=2))
     assert len(rest) == 2
     for a, b in zip(whole[2:], rest, strict=True):
         for (images, labels), (images_b, labels_b) in zip(a, b, strict=True):
@@ -144,8 +164,8 @@ def images_by_example(epochs) -> np.ndarray:
 
 
 def test_constant_shows_the_same_perturbation_in_every_epoch():
-    settings = Settings(epochs=3, batch_size=8, seed=1, perturbation=HOT)
-    seen = images_by_example(fit(constant(black(50), no_model, settings)))
+    strategy, recipe = Constant(perturbation=HOT), Recipe(epochs=3, batch_size=8)
+    seen = images_by_example(fit(strategy.prepare(black(50), no_model, recipe, seed=1)))
     seeds = example_seeds(stream_seed(1, "training perturbation"), tf.range(50))
     expected = HOT(tf.zeros([50, 6, 5, 1]), seeds)
     for epoch in seen:
@@ -153,8 +173,8 @@ def test_constant_shows_the_same_perturbation_in_every_epoch():
 
 
 def test_fresh_draws_anew_in_every_epoch():
-    settings = Settings(epochs=3, batch_size=8, seed=1, perturbation=HOT, fresh=True)
-    seen = images_by_example(fit(constant(black(50), no_model, settings)))
+    strategy, recipe = Constant(perturbation=HOT, fresh=True), Recipe(epochs=3, batch_size=8)
+    seen = images_by_example(fit(strategy.prepare(black(50), no_model, recipe, seed=1)))
     np.testing.assert_array_equal(seen.sum(axis=(2, 3, 4)), 1)
     base = stream_seed(1, "training perturbation")
     for epoch in range(3):
@@ -164,19 +184,21 @@ def test_fresh_draws_anew_in_every_epoch():
 
 
 def test_images_too_many_to_keep_in_memory_are_the_same(monkeypatch):
-    settings = Settings(epochs=2, batch_size=8, perturbation=Perturbation("stuck", 3))
-    kept = images_by_example(fit(constant(black(50), no_model, settings)))
-    monkeypatch.setattr("robust_tf.training.strategies._CACHE_BYTES", 0)
-    computed = images_by_example(fit(constant(black(50), no_model, settings)))
+    strategy = Constant(perturbation=Perturbation("stuck", 3))
+    recipe = Recipe(epochs=2, batch_size=8)
+    kept = images_by_example(fit(strategy.prepare(black(50), no_model, recipe)))
+    monkeypatch.setattr("robust_tf.training.batches._CACHE_BYTES", 0)
+    computed = images_by_example(fit(strategy.prepare(black(50), no_model, recipe)))
     np.testing.assert_array_equal(kept, computed)
 
 
 def test_incremental_shows_the_images_of_constant_or_natural(small):
-    settings = Settings(epochs=3, batch_size=50, perturbation=Perturbation("stuck", 3))
+    recipe = Recipe(epochs=3, batch_size=50)
     numbered = Split(small.train.images, tf.range(200, dtype=tf.int64))
-    mixed = images_by_example(fit(incremental(numbered, no_model, settings)))
-    perturbed = images_by_example(fit(constant(numbered, no_model, settings)))
-    plain = images_by_example(fit(natural(numbered, no_model, settings)))
+    plain, perturbed, mixed, _ = (
+        images_by_example(fit(strategy.prepare(numbered, no_model, recipe)))
+        for strategy in strategies(Perturbation("stuck", 3))
+    )
     is_perturbed = (mixed == perturbed).all(axis=(2, 3, 4))
     is_natural = (mixed == plain).all(axis=(2, 3, 4))
     assert (is_perturbed ^ is_natural).all()
@@ -184,30 +206,49 @@ def test_incremental_shows_the_images_of_constant_or_natural(small):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "presented"),
-    [("natural", False), ("constant", True), ("incremental", False), ("transfer", True)],
+    ("strategy", "adapted_to"),
+    [
+        (Natural(), "natural"),
+        (Constant(perturbation=Perturbation("hot", 9)), "perturbed"),
+        (Incremental(perturbation=Perturbation("hot", 9)), "natural"),
+        (Transfer(perturbation=Perturbation("hot", 9)), "perturbed"),
+        (Transfer(perturbation=Perturbation("hot", 9), keep_standardization=True), "nothing"),
+        (Transfer(perturbation=Perturbation("hot", 9), freeze_base=True), "nothing"),
+    ],
+    ids=str,
 )
-def test_whose_statistics_standardise(small, strategy, presented):
-    settings = Settings(epochs=1, batch_size=50, perturbation=Perturbation("hot", 9))
-    training = STRATEGIES[strategy](
-        small.train, lambda: models.build("mnist_cnn", (28, 28, 1), 10), settings
+def test_whose_statistics_standardise(small, strategy, adapted_to):
+    recipe = Recipe(epochs=1, batch_size=50)
+    training = strategy.prepare(
+        small.train, lambda: models.build("mnist_cnn", (28, 28, 1), 10), recipe
     )
     images = small.train.images_at(tf.range(200))
-    if presented:
+    if adapted_to == "perturbed":
         seeds = example_seeds(stream_seed(0, "training perturbation"), tf.range(200))
-        images = settings.perturbation(images, seeds)
+        images = strategy.perturbation(images, seeds)
+    expected = np.zeros((28, 28, 1)) if adapted_to == "nothing" else images.numpy().mean(axis=0)
     mean = training.model.get_layer("standardization").mean
-    np.testing.assert_allclose(mean, images.numpy().mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("strategy", ["constant", "incremental", "transfer"])
-def test_a_perturbation_is_needed_and_must_fit(strategy):
-    make = STRATEGIES[strategy]
-    with pytest.raises(InvalidArgument, match="^perturb: expected a perturbation"):
-        make(black(9), no_model, Settings(epochs=1, batch_size=3))
-    large = Settings(epochs=1, batch_size=3, perturbation=Perturbation("hot", 31))
+@pytest.mark.parametrize("kind", [Constant, Incremental, Transfer])
+def test_a_perturbation_is_needed_and_must_fit(kind):
+    with pytest.raises(TypeError, match="perturbation"):
+        kind()
+    large = kind(perturbation=Perturbation("hot", 31))
     with pytest.raises(InvalidArgument, match="level=31: expected .* from 1 to 30"):
-        make(black(9), no_model, large)
+        large.prepare(black(9), no_model, Recipe(epochs=1, batch_size=3))
+
+
+def test_extra_pixels_are_perturbed_beyond_the_level():
+    more = Constant(perturbation=Perturbation("hot", 2), extra_pixels=1)
+    assert more.applied == Perturbation("hot", 3)
+    epochs = fit(more.prepare(black(6), no_model, Recipe(epochs=1, batch_size=3)))
+    assert [int(images.sum()) for images, _ in epochs[0]] == [9, 9]
+    assert Constant(perturbation=HOT).extra_pixels == 0
+    assert Constant(perturbation=Perturbation("blur", 1.0)).extra_pixels is None
+    with pytest.raises(InvalidArgument, match="extra_pixels=1: expected no value with perturb=blu"):
+        Constant(perturbation=Perturbation("blur", 1.0), extra_pixels=1)
 
 
 def test_ramp_shapes():
@@ -239,15 +280,9 @@ def test_the_fraction_rounds_half_up():
 
 
 def test_without_shuffling_batches_are_in_order_and_the_rest_is_dropped():
-    settings = Settings(
-        epochs=5,
-        batch_size=20,
-        perturbation=HOT,
-        ramp=Ramp(0.0, 1 - 1 / 5),
-        shuffle=False,
-        drop_remainder=True,
-    )
-    training = incremental(black(50), no_model, settings)
+    strategy = Incremental(perturbation=HOT, ramp=Ramp(0.0, 1 - 1 / 5))
+    recipe = Recipe(epochs=5, batch_size=20, shuffle=False, drop_remainder=True)
+    training = strategy.prepare(black(50), no_model, recipe)
     assert (training.steps_per_epoch, training.examples) == (2, 40)
     epochs = fit(training)
     for epoch, batches in enumerate(epochs):
@@ -260,8 +295,8 @@ def test_without_shuffling_batches_are_in_order_and_the_rest_is_dropped():
 
 
 def test_dropping_the_remainder_of_a_shuffled_epoch_drops_others_each_time():
-    settings = Settings(epochs=6, batch_size=20, drop_remainder=True)
-    epochs = fit(natural(black(50), no_model, settings))
+    recipe = Recipe(epochs=6, batch_size=20, drop_remainder=True)
+    epochs = fit(Natural().prepare(black(50), no_model, recipe))
     kept = [frozenset(np.concatenate([labels for _, labels in epoch])) for epoch in epochs]
     assert {len(labels) for labels in kept} == {40}
     assert len(set(kept)) > 1

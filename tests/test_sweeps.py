@@ -1,6 +1,5 @@
+import functools
 import os
-import random
-import resource
 import signal
 import subprocess
 import time
@@ -9,16 +8,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from pipelines import sweep
 from robust_tf import results
+from robust_tf.data import Sample
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.files import is_locked
-from robust_tf.paper import experiments
-from robust_tf.paper.experiments import Selection
-from robust_tf.runs import sweeps
-from robust_tf.runs.declaration import Options
-from robust_tf.runs.tasks import Sources, Task, plan
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line, outcome
+from robust_tf.executors.processes import LocalPool
+from robust_tf.paper import examples, experiments
+from robust_tf.runs import resolve, sweeps
+from robust_tf.runs.experiments import Cell, Selection
+from robust_tf.runs.presets import DATA
+from robust_tf.runs.sources import Sources
+from robust_tf.runs.tasks import Task, plan, work
+from tests.helpers import ROOT, check_one_line, command_line, outcome
 
 SMALL = (
     "--datasets=mnist",
@@ -59,7 +60,7 @@ def undisturbed(tmp_path_factory) -> Path:
     process = start(folder, *GRID, "--workers=2")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "5 of 5 models are done" in out and "5/5 models" in err
+    assert "5 of 5 models are done" in out and "5/5 [" in err
     return folder / "results"
 
 
@@ -80,107 +81,21 @@ def test_a_sweep_leaves_tables_figures_and_saved_models(undisturbed):
     assert drawn == [f"figure-{name}.{end}" for name in ("A.1", "C.1") for end in ("pdf", "png")]
 
 
-def test_a_sweep_killed_at_random_moments_ends_with_the_same_tables(undisturbed, tmp_path):
-    moments = random.Random(7)
-    killed_at_work = 0
-    for i in range(6):
-        process = start(tmp_path, *GRID, "--workers=2")
-        # Now while it starts, now while a model is trained or tested.
-        while i % 2 and process.poll() is None and not _at_work(tmp_path):
-            time.sleep(0.02)
-        time.sleep(moments.uniform(0, 2) if i % 2 else moments.uniform(1, 8))
-        killed_at_work += _at_work(tmp_path)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert killed_at_work >= 2
-    process = start(tmp_path, *GRID, "--workers=2")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    trials, runs = tables(tmp_path / "results")
-    expected_trials, expected_runs = tables(undisturbed)
-    assert trials == expected_trials
-    pd.testing.assert_frame_equal(runs, expected_runs)
-    assert not list(tmp_path.glob("results/*.partial"))
-
-
-def _at_work(tmp_path) -> bool:
-    """Whether a model is being trained or tested."""
-    return any(is_locked(folder) for folder in tmp_path.glob("results/*-*"))
-
-
-def test_two_sweeps_in_one_directory_share_the_models(undisturbed, tmp_path):
-    processes = [start(tmp_path, *GRID, "--threads=1") for _ in range(2)]
-    outputs = [process.communicate(timeout=400) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    trials, runs = tables(tmp_path / "results")
-    assert len(runs) == 5
-    versions = [path.name for path in (tmp_path / "saved_models").glob("*/*")]
-    assert versions == ["1"] * 5  # none was trained twice
-    assert trials.count(b"\n") == tables(undisturbed)[0].count(b"\n")
-    # Nothing is left to do, and nothing is done.
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("saved_model.pb")}
-    process = start(tmp_path, *GRID)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0 and "5 of 5 models are done" in out and "models |" not in err
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-def test_a_sweep_on_a_disk_that_fills_goes_on_where_there_is_room(command, undisturbed, tmp_path):
-    """A limit on the size of a file stands for a full disk."""
-    limit = 30_000
-    full = command(
-        *GRID,
-        "--workers=2",
-        pipeline="pipelines.grid",
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
-    assert full.returncode == 1, outcome(full)
-    assert "writing failed" in full.stderr and "Traceback" not in full.stderr
-    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name[0] == "."]
-    done = command(*GRID, "--workers=2", pipeline="pipelines.grid")
-    assert done.returncode == 0, outcome(done)
-    trials, runs = tables(tmp_path / "results")
-    assert trials == tables(undisturbed)[0]
-    pd.testing.assert_frame_equal(runs, tables(undisturbed)[1])
-
-
-def test_a_model_that_fails_is_reported_and_the_others_go_on(command, sample, tmp_path):
-    data = Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
-    options = {"epochs": 3, "strategy": "constant", "perturb": "hot"}
-    failing = Options(**options, level=4).resolve(data)
-    (tmp_path / "results").mkdir()
-    # A file where its folder should be.
-    (tmp_path / "results" / f"{failing.name}.partial").write_text("")
-    done = command(*GRID, "--strategies=constant", "--levels=1,4", pipeline="pipelines.grid")
-    assert done.returncode == 1, outcome(done)
-    assert "2 of 3 models are done" in done.stdout
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: mnist constant hot 4: FileExistsError: ")
-    trials, runs = tables(tmp_path / "results")
-    assert runs["train_level"].fillna(0).tolist() == [0, 1]
-    # It is mended, and the same command does what is left.
-    (tmp_path / "results" / f"{failing.name}.partial").unlink()
-    again = command(*GRID, "--strategies=constant", "--levels=1,4", pipeline="pipelines.grid")
-    assert again.returncode == 0, outcome(again)
-    assert tables(tmp_path / "results")[1]["train_level"].fillna(0).tolist() == [0, 1, 4]
-
-
-def test_transfer_fails_with_its_natural_model(command, tmp_path):
-    data = Sources(data_source="sample", train_examples=300, test_examples=200).load("mnist")
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / f"{Options(epochs=3).resolve(data).name}.partial").write_text("")
-    done = command(*GRID, "--strategies=transfer", "--levels=1", pipeline="pipelines.grid")
-    assert done.returncode == 1
-    assert "error: mnist transfer hot 1: its natural model failed" in done.stderr
-
-
 def test_transfer_without_its_natural_model_in_the_plan_trains_that_first(tmp_path):
-    sources = Sources(data_source="sample", train_examples=300, test_examples=200)
+    sources = Sources(data_source=Sample(), train_examples=300, test_examples=200)
     datasets = {"mnist": sources.load("mnist")}
-    cells = [experiments.Cell("mnist", "transfer", "hot", 1)]
+    cells = [Cell("mnist", {"strategy": "transfer", "perturb": "hot", "level": 1})]
     tasks = plan(cells, {"epochs": 1}, datasets, trials=1)
     folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
-    assert sweeps.carry_out("mine", tasks, sources, progress=False, **folders) == []
+    function = functools.partial(
+        work, load=sources.of, threads=1, saved_models_url="saved", **folders
+    )
+    ended = []
+    with LocalPool(1, function) as pool:
+        failed = sweeps.carry_out(
+            "mine", tasks, pool, output_dir=tmp_path / "results", ended=ended.append, progress=False
+        )
+    assert failed == [] and ended == tasks
     runs = pd.read_csv(tmp_path / "results" / "mine" / "tables" / "runs.csv")
     assert runs["strategy"].tolist() == ["transfer"]
     assert len(list((tmp_path / "results").glob("mnist-natural-*/runs.csv"))) == 1
@@ -270,7 +185,7 @@ BAD_FLAGS = {
     "--threads=0": "--threads=0: expected a whole number from 1 on",
     "--trials=0": "--trials=0: expected a whole number from 1 on",
     "--epochs=0": "--epochs=0: expected a whole number from 1 on",
-    "--preset=mine": "--preset=mine: value should be one of <text|published>",
+    "--preset=mine": "--preset=mine: expected one of text, published",
 }
 
 
@@ -284,35 +199,36 @@ def test_bad_flags_give_one_line_and_exit_code_2(command, tmp_path, flag):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_the_published_preset(sample):
-    preset = experiments.PRESETS["published"]
-    data = Sources(data_source="sample", preset="published").load("mnist")
+def test_the_published_preset():
+    data = Sources(data_source=Sample(), preset="published").load("mnist")
     assert data.train.divisor == data.test.divisor == 256
     cells = experiments.grid(Selection(("mnist",), perturbs=("hot", "blur"), levels=(3, 0.52)))
     tasks = plan(cells, {"preset": "published"}, {"mnist": data})
     by_label = {task.run.label: task.run for task in tasks}
     hot = by_label["incremental hot 3"]
-    assert hot.level == 3 and hot.perturbation.level == 4  # one more than the axis says
-    assert (hot.beta_1, hot.shuffle, hot.drop_remainder) == (0.9, False, True)
-    assert (hot.ramp_start, hot.ramp_end) == (0.0, 1 - 1 / 50)
-    blur = by_label["constant blur 0.52"]
-    assert blur.perturbation.channel_blur and blur.perturbation.level == 0.52
-    assert preset.data_options("cifar10") == {"divisor": 255, "most_train_examples": None}
+    # One more than the axis says.
+    assert hot.strategy.perturbation.level == 3 and hot.strategy.applied.level == 4
+    recipe = hot.recipe
+    assert (recipe.optimizer.beta_1, recipe.shuffle, recipe.drop_remainder) == (0.9, False, True)
+    assert (hot.strategy.ramp.start, hot.strategy.ramp.end) == (0.0, 1 - 1 / 50)
+    blur = by_label["constant blur 0.52"].strategy.applied
+    assert blur.channel_blur and blur.level == 0.52
+    assert "cifar10" not in DATA["published"]
 
 
 def test_what_cannot_be_loaded_names_the_flag_of_sweeps():
     with pytest.raises(InvalidArgument, match="^datasets=no_such: expected the name of a TFDS"):
-        Sources().load("no_such")
+        sweep._load(Sources(), "no_such")
 
 
 def test_examples_of_a_model_that_is_gone(small, tmp_path):
-    run = Options(epochs=1, batch_size=50).resolve(small)
+    run = resolve(small, epochs=1, batch_size=50)
     task = Task(run, (), 1)
     (tmp_path / run.name).mkdir()
     row = {"run": run.name, "saved_model": "gone/1"}
     pd.DataFrame([row]).to_csv(tmp_path / run.name / "runs.csv", index=False)
     with pytest.raises(Unavailable, match="saved_models_dir"):
-        sweeps.save_examples([task], {"mnist": small}, tmp_path, tmp_path / "saved")
+        examples.write([task], {"mnist": small}, tmp_path, tmp_path / "saved")
 
 
 def test_a_fair_share_of_the_cores():
@@ -320,6 +236,8 @@ def test_a_fair_share_of_the_cores():
     assert sweeps.threads_of_each(1) == cores
     assert sweeps.threads_of_each(10 * cores) == 1
     assert sweeps.threads_of_each(2, 7) == 7
+    assert sweeps.threads_of_each(None, None, 3.0) == 3
+    assert sweeps.threads_of_each(None, None, 0.5) == 1
 
 
 @pytest.mark.parametrize(

@@ -7,25 +7,23 @@ import pytest
 from robust_tf import models
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation
-from robust_tf.training import fit
-from robust_tf.training.strategies import Settings, transfer
+from robust_tf.training import Adam, Recipe, Transfer, fit
 
 
 def train(pretrained, split, *, freeze_base, keep_standardization=False):
     """The variables before and after an epoch on images with hot pixels."""
-    settings = Settings(
-        epochs=1,
-        batch_size=50,
+    strategy = Transfer(
         perturbation=Perturbation("hot", 3),
+        freeze_base=freeze_base,
         keep_standardization=keep_standardization,
     )
-    started = transfer(
+    started = strategy.prepare(
         split,
         lambda: models.with_new_head(pretrained, 10, [32], freeze_base=freeze_base, seed=1),
-        settings,
+        Recipe(epochs=1, batch_size=50, optimizer=Adam(learning_rate=0.001)),
     )
     before = by_name(started.model)
-    fit(started, learning_rate=0.001, beta_1=0.5)
+    fit(started)
     return before, by_name(started.model)
 
 
@@ -94,7 +92,7 @@ def test_fine_tuning_moves_the_base_and_its_statistics(trained, small):
 
 
 def test_a_frozen_base_does_not_change_by_a_bit(trained, small):
-    before, after = train(trained, small.train, freeze_base=True, keep_standardization=True)
+    before, after = train(trained, small.train, freeze_base=True)
     assert changed(before, after) == HEAD
     assert after.keys() >= BASE | STATISTICS | STANDARDIZATION
     assert changed(by_name(trained), after) <= HEAD

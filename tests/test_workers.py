@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.executors.processes import LocalWorkers
-from tests.conftest import ROOT
+from robust_tf.executors.processes import LocalPool
+from tests.helpers import ROOT
 
 
 def work(task: tuple[str, str]) -> None:
@@ -30,7 +30,7 @@ def work(task: tuple[str, str]) -> None:
 
 def carry_out(tasks, count=2):
     outcomes = {}
-    with LocalWorkers(count, work) as workers:
+    with LocalPool(count, work) as workers:
         waiting = list(tasks)
         while waiting or workers.busy:
             while waiting and workers.free:
@@ -62,6 +62,18 @@ def test_tasks_are_done_in_other_processes_and_failures_stay_alone(tmp_path):
     assert outcomes[tasks[4]].details is None
 
 
+def test_a_process_that_dies_while_it_waits_is_replaced(tmp_path):
+    with LocalPool(2, work) as workers:
+        for i in range(4):
+            workers.submit(("write", str(tmp_path / str(i))))
+            (outcome,) = workers.wait(60)
+            assert outcome.problem is None
+            idle = int((tmp_path / str(i)).read_text())
+            os.kill(idle, signal.SIGKILL)
+            _wait_for(lambda pid=idle: not Path(f"/proc/{pid}").exists())
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == 4
+
+
 def test_a_process_is_replaced_before_leaks_add_up(tmp_path, monkeypatch):
     monkeypatch.setattr("robust_tf.executors.processes._TASKS_PER_PROCESS", 2)
     tasks = [("write", str(tmp_path / str(i))) for i in range(5)]
@@ -72,7 +84,7 @@ def test_a_process_is_replaced_before_leaks_add_up(tmp_path, monkeypatch):
 
 def test_wait_gives_up_and_the_end_ends_busy_processes(tmp_path):
     start = time.monotonic()
-    with LocalWorkers(1, work) as workers:
+    with LocalPool(1, work) as workers:
         workers.submit(("sleep", str(tmp_path / "never")))
         assert (workers.busy, workers.free) == (1, 0)
         assert workers.wait(0.1) == []
@@ -82,10 +94,10 @@ def test_wait_gives_up_and_the_end_ends_busy_processes(tmp_path):
 
 def test_processes_end_with_the_one_that_started_them(tmp_path):
     code = (
-        "from robust_tf.workers import LocalWorkers\n"
+        "from robust_tf.executors.processes import LocalPool\n"
         "from tests import test_workers\n"
         "import time\n"
-        "workers = LocalWorkers(1, test_workers.work)\n"
+        "workers = LocalPool(1, test_workers.work)\n"
         f"workers.submit(('write', {str(tmp_path / 'pid')!r}))\n"
         "workers.wait(60)\n"
         "workers.submit(('sleep', ''))\n"
@@ -106,9 +118,9 @@ def test_ctrl_c_is_for_the_process_that_started_them(tmp_path):
         "import os, signal, time\n"
         # Which is not so where the tests run in the background.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from robust_tf.workers import LocalWorkers\n"
+        "from robust_tf.executors.processes import LocalPool\n"
         "from tests import test_workers\n"
-        "with LocalWorkers(1, test_workers.work) as workers:\n"
+        "with LocalPool(1, test_workers.work) as workers:\n"
         "    for path in ('early', 'late'):\n"
         "        try:\n"
         "            os.killpg(0, signal.SIGINT)\n"
@@ -149,4 +161,4 @@ def _alive(pid: int) -> bool:
 
 def test_at_least_one_worker():
     with pytest.raises(InvalidArgument, match="workers=0: expected a whole number from 1 on"):
-        LocalWorkers(0, work)
+        LocalPool(0, work)

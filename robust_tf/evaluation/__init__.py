@@ -1,23 +1,32 @@
-"""Conditions, the evaluator and its trials, and the field's measures."""
+"""Conditions, the evaluator and its trials, example images, and the field's measures."""
 
-from robust_tf.evaluation.evaluator import (
+from robust_tf.evaluation import examples, measures
+from robust_tf.evaluation.conditions import (
     Condition,
+    Natural,
+    Recorded,
+    condition_key,
+    condition_label,
+)
+from robust_tf.evaluation.evaluator import (
     Evaluator,
-    OtherImages,
     batch_size,
     by_condition,
     evaluate,
-    images_of,
     number_of_trials,
 )
 
 __all__ = [
     "Condition",
     "Evaluator",
-    "OtherImages",
+    "Natural",
+    "Recorded",
     "batch_size",
     "by_condition",
+    "condition_key",
+    "condition_label",
     "evaluate",
-    "images_of",
+    "examples",
+    "measures",
     "number_of_trials",
 ]

@@ -1,15 +1,15 @@
-"""Repeated trials of a model on perturbed test sets.
+"""Repeated trials of a model under test conditions.
 
-Perturbation, forward pass and counting run in one traced function a kind, whose seed,
+Perturbation, forward pass and counting run in one traced function per kind, whose seed,
 level and weights are tensors: it is traced once for all trials and levels of the kind,
 and for all models of one architecture.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,46 +19,8 @@ import tqdm
 
 from robust_tf import models
 from robust_tf.data import Split
-from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations import Perturbation, example_seeds
-from robust_tf.seeds import stream_seed
-
-
-@dataclass(frozen=True)
-class OtherImages:
-    """A test condition that was recorded, not computed: the images of another dataset.
-
-    Attributes:
-        kind: the name of the dataset, "mnist_corrupted/fog".
-        level: the severity that the dataset gives; NaN for none.
-        split: the images.
-    """
-
-    kind: str
-    level: float
-    split: Split = field(compare=False, repr=False)
-    # As of a perturbation that does nothing.
-    random: ClassVar[bool] = False
-    channel_blur: ClassVar[bool] = False
-
-    def check(self, image_shape: tuple[int, int, int]) -> None:
-        """Raises `InvalidArgument` if its images are not of shape (H, W, C)."""
-        if self.split.image_shape != image_shape:
-            given = f"{self.kind} {self.split.image_shape}"
-            raise InvalidArgument("eval", given, f"a dataset of images of shape {image_shape}")
-
-    def __str__(self) -> str:
-        """In words."""
-        return self.kind if math.isnan(self.level) else f"{self.kind} {self.level:g}"
-
-
-# A test condition: None for natural images.
-Condition = Perturbation | OtherImages | None
-
-
-def images_of(condition: Condition, split: Split) -> Split:
-    """The examples that a condition is about: its own, or those of the test set."""
-    return condition.split if isinstance(condition, OtherImages) else split
+from robust_tf.evaluation.conditions import Condition, trial_seed
+from robust_tf.perturbations import example_seeds
 
 
 def batch_size(image_shape: tuple[int, int, int]) -> int:
@@ -82,23 +44,25 @@ class Evaluator:
         self._model = model
         self._split = split
         self._seed = seed
-        self._functions = _functions_of(model)
+        # By what a trace is for; those of other models of the architecture, too.
+        architecture = _architecture(model)
+        self._traced = {} if architecture is None else _shared_traces(architecture)
 
     def accuracy(self, condition: Condition, trial: int = 0) -> float:
         """The fraction of the test images that are classified correctly in one pass.
 
         Args:
-            condition: a perturbation, or None for natural images.
+            condition: what the model is tested with.
             trial: which random draw, a whole number from 0 on.
 
         Returns:
             The accuracy, in [0, 1].
 
         Raises:
-            InvalidArgument: if the condition's level does not fit the images.
+            InvalidArgument: if the condition does not fit the images.
         """
         correct, _, _ = self._pass(condition, trial)
-        return int(correct) / len(images_of(condition, self._split))
+        return int(correct) / condition.examples(len(self._split))
 
     def predictions(self, condition: Condition, trial: int = 0) -> np.ndarray:
         """The predicted classes in one pass; arguments as in `accuracy`.
@@ -119,26 +83,26 @@ class Evaluator:
         return scores.numpy()
 
     def _pass(self, condition: Condition, trial: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        seed = tf.constant(stream_seed(self._seed, f"evaluation/{trial}"))
-        if condition is not None:
-            condition.check(self._split.image_shape)
-        computed = condition if isinstance(condition, Perturbation) else None
-        kind = computed.kind if computed else None
-        level = tf.constant(computed.level if computed else 0.0, tf.float64)
-        channel_blur = computed is not None and computed.channel_blur
-        key = (kind, channel_blur)
-        if key not in self._functions:
-            self._functions[key] = _one_pass(self._model, kind, channel_blur)
+        """The number of correct predictions, the predictions [N], and the scores [N, classes]."""
+        condition.check(self._split.image_shape)
+        trace = type(condition), condition.__tf_flatten__()[0]
+        if trace not in self._traced:
+            self._traced[trace] = _one_pass(self._model)
         variables = self._model.weights if isinstance(self._model, keras.Model) else []
         weights = [tf.convert_to_tensor(variable) for variable in variables]
-        split = images_of(condition, self._split)
-        return self._functions[key](weights, split.images, split.labels, split.divisor, seed, level)
+        seed = tf.constant(trial_seed(self._seed, trial))
+        return self._traced[trace](weights, condition, condition.split(self._split), seed)
 
 
-# Of models of one architecture, which a sweep has many of, only the first is traced. It is
-# kept for that, so not too many architectures are.
-_TRACED: dict[str, dict[tuple, Callable]] = {}
-_MOST_ARCHITECTURES = 32
+@functools.lru_cache(maxsize=32)
+def _shared_traces(architecture: str) -> dict[tuple, Callable]:
+    """The traces of all models of one architecture, of which a sweep has many.
+
+    Each trace keeps the model that it was made with, so not too many are kept.
+    """
+    return {}
+
+
 # Layers that compute by their configuration and weights, and by nothing else.
 _PLAIN_LAYERS = (
     keras.layers.InputLayer,
@@ -160,16 +124,13 @@ _PLAIN_LAYERS = (
 _FUNCTIONAL = type(keras.Model(inputs := keras.Input([1]), inputs))
 
 
-def _functions_of(model: keras.Model | Callable) -> dict[tuple, Callable]:
-    """The traced functions that a model may use and add to."""
+def _architecture(model: keras.Model | Callable) -> str | None:
+    """What models that compute the same, but for their weights, have in common; None if unknown."""
     if not isinstance(model, keras.Model) or type(model) is not _FUNCTIONAL:
-        return {}
+        return None
     if not all(type(layer) in _PLAIN_LAYERS for layer in model.layers):
-        return {}
-    architecture = json.dumps(_without_seeds(model.get_config()))
-    if architecture not in _TRACED and len(_TRACED) >= _MOST_ARCHITECTURES:
-        _TRACED.clear()
-    return _TRACED.setdefault(architecture, {})
+        return None
+    return json.dumps(_without_seeds(model.get_config()))
 
 
 def _without_seeds(config: Any) -> Any:
@@ -183,7 +144,7 @@ def _without_seeds(config: Any) -> Any:
     return [_without_seeds(item) for item in config] if isinstance(config, list) else config
 
 
-def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: bool) -> Callable:
+def _one_pass(model: keras.Model | Callable) -> Callable:
     def scores(weights: list[tf.Tensor], images: tf.Tensor) -> tf.Tensor:
         if not isinstance(model, keras.Model):
             return model(images)
@@ -192,40 +153,31 @@ def _one_pass(model: keras.Model | Callable, kind: str | None, channel_blur: boo
 
     @tf.function(autograph=False)
     def one_pass(
-        weights: list[tf.Tensor],
-        all_images: tf.Tensor,
-        labels: tf.Tensor,
-        divisor: int,
-        seed: tf.Tensor,
-        level: tf.Tensor,
+        weights: list[tf.Tensor], condition: Condition, split: Split, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        split = Split(all_images, labels, divisor)
         size, at_once = len(split), batch_size(split.image_shape)
         batches = -(-size // at_once)
 
-        def step(batch: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        def step(batch: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             first = batch * at_once
             index = tf.range(first, tf.minimum(first + at_once, size))
             if size % at_once == 0:
                 index = tf.ensure_shape(index, [at_once])
-            images = split.images_at(index)
-            if kind is not None:
-                perturbation = Perturbation(kind, level, channel_blur)
-                images = perturbation(images, example_seeds(seed, index))
-            return batch + 1, found.write(batch, tf.cast(scores(weights, images), tf.float32))
+            images = condition(split.images_at(index), example_seeds(seed, index))
+            return batch + 1, done.write(batch, tf.cast(scores(weights, images), tf.float32))
 
-        found = tf.TensorArray(tf.float32, batches, element_shape=[None, None], infer_shape=False)
-        _, found = tf.while_loop(lambda batch, _: batch < batches, step, (0, found))
-        all_scores = found.concat()
+        done = tf.TensorArray(tf.float32, batches, element_shape=[None, None], infer_shape=False)
+        _, done = tf.while_loop(lambda batch, _: batch < batches, step, (0, done))
+        all_scores = done.concat()
         predicted = tf.argmax(all_scores, axis=-1)
-        return tf.math.count_nonzero(predicted == labels), predicted, all_scores
+        return tf.math.count_nonzero(predicted == split.labels), predicted, all_scores
 
     return one_pass
 
 
 def number_of_trials(condition: Condition, trials: int) -> int:
     """How often a condition is run: once where trials cannot differ."""
-    return trials if condition is not None and condition.random else 1
+    return trials if condition.random else 1
 
 
 def evaluate(
@@ -235,7 +187,7 @@ def evaluate(
     *,
     trials: int = 25,
     seed: int = 0,
-    done: Collection[tuple[Condition, int]] = (),
+    done: Collection[tuple[tuple[str, float], int]] = (),
     label: str | None = None,
 ) -> pd.DataFrame:
     """Tests a model under several conditions, each in repeated trials (section V).
@@ -245,14 +197,14 @@ def evaluate(
     Args:
         model: as in `Evaluator`.
         split: the test set.
-        conditions: perturbations, and None for natural images.
+        conditions: what it is tested with.
         trials: passes over the test set for a random perturbation.
         seed: the experiment's seed; trial t of every model sees the same images.
-        done: (condition, trial) pairs to leave out.
+        done: pairs of a condition's key and a trial, to leave out.
         label: the progress bar's label; no bar without one.
 
     Returns:
-        A row a trial: test_perturb ("none" for natural images), test_level (missing
+        One row per trial: test_perturb ("none" for natural images), test_level (missing
         for natural images), trial, accuracy (a fraction), n_examples.
     """
     columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples"]
@@ -267,31 +219,31 @@ def by_condition(
     *,
     trials: int,
     seed: int,
-    done: Collection[tuple[Condition, int]] = (),
+    done: Collection[tuple[tuple[str, float], int]] = (),
     label: str | None = None,
-) -> Iterator[list[dict[str, Any]]]:
-    """The rows of `evaluate`, those of a condition when it is done; arguments as there."""
+) -> Iterator[list[dict[str, object]]]:
+    """Yields the rows of `evaluate`, those of a condition once it is done; arguments as there."""
     evaluator = Evaluator(model, split, seed)
     passes = {
         condition: [
             trial
             for trial in range(number_of_trials(condition, trials))
-            if (condition, trial) not in done
+            if (condition.key, trial) not in done
         ]
         for condition in conditions
     }
     total = sum(map(len, passes.values()))
     with tqdm.tqdm(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
         for condition, left in passes.items():
-            rows = []
+            rows: list[dict[str, object]] = []
             for trial in left:
                 rows.append(
                     {
-                        "test_perturb": condition.kind if condition else "none",
-                        "test_level": condition.level if condition else np.nan,
+                        "test_perturb": condition.key[0],
+                        "test_level": condition.level,
                         "trial": trial,
                         "accuracy": evaluator.accuracy(condition, trial),
-                        "n_examples": len(images_of(condition, split)),
+                        "n_examples": condition.examples(len(split)),
                     }
                 )
                 bar.update()

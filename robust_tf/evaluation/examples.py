@@ -1,7 +1,7 @@
 """Example images as a table: how they look when perturbed, and what models see in them.
 
-A row is an image under a condition, seen by a model; the image itself is in it, so that
-figures can be drawn from the table alone.
+One row per image, condition and model; the image itself is in it, so that figures can be drawn
+from the table alone.
 """
 
 import base64
@@ -13,12 +13,8 @@ import pandas as pd
 import tensorflow as tf
 
 from robust_tf.data import Data
+from robust_tf.evaluation.conditions import Condition
 from robust_tf.evaluation.evaluator import Evaluator
-from robust_tf.perturbations import Perturbation, example_seeds
-from robust_tf.seeds import stream_seed
-
-# Natural images, or perturbed ones; those of other datasets are no others of the same.
-Condition = Perturbation | None
 
 COLUMNS = ["example", "test_perturb", "test_level", "label", "training", "predicted", "image"]
 # Examples are chosen from so many test images.
@@ -33,12 +29,12 @@ def misled(
     seed: int,
     count: int = 4,
 ) -> pd.DataFrame:
-    """The test images that mislead the first model the most, as in the paper's figure 3.
+    """The test images that mislead the first model the most.
 
     Args:
-        loaded: models by training in words.
+        loaded: models by what they are called.
         data: the dataset.
-        conditions: what they are tested with, natural images first.
+        conditions: of the same test images, natural ones first.
         seed: the experiment's; the images are those of trial 0.
         count: how many images.
 
@@ -61,7 +57,7 @@ def levels(
     *,
     seed: int,
 ) -> pd.DataFrame:
-    """One test image at several levels, as in the paper's figures 5 and 7.
+    """One test image at several levels.
 
     Arguments and result as in `misled`; the image is the first that the first model
     classifies correctly under the first condition.
@@ -90,18 +86,15 @@ def _table(
     chosen: np.ndarray,
     predicted: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
-    images = data.test.images_at(chosen)
-    seeds = example_seeds(stream_seed(seed, "evaluation/0"), chosen)
     names, labels = np.array(data.label_names), data.test.labels.numpy()
     rows = []
     for column, condition in enumerate(conditions):
-        shown = condition(images, seeds) if condition else images
-        for example, image in zip(chosen, shown):
+        for example, image in zip(chosen, condition.images(data.test, chosen, seed)):
             rows += [
                 {
                     "example": int(example),
-                    "test_perturb": condition.kind if condition else "none",
-                    "test_level": condition.level if condition else np.nan,
+                    "test_perturb": condition.key[0],
+                    "test_level": condition.level,
                     "label": names[labels[example]],
                     "training": training,
                     "predicted": names[classes[example, column]],
@@ -121,38 +114,3 @@ def png(image: tf.Tensor) -> str:
     if values.shape[-1] not in (1, 3):
         values = values[..., :1]
     return base64.b64encode(tf.io.encode_png(values).numpy()).decode()
-
-
-# Figures 3, 5 and 7 of the paper.
-FIGURES: dict[str, tuple[Condition, ...]] = {
-    "3": (
-        None,
-        Perturbation("stuck", 1),
-        Perturbation("noise", 0.05),
-        Perturbation("blur", 0.75),
-    ),
-    "5": (None, *(Perturbation("noise", level) for level in (0.001, 0.025, 0.05, 0.075, 0.1))),
-    "7": (None, *(Perturbation("blur", level) for level in (0.04, 0.28, 0.52, 0.76, 1.0))),
-}
-
-
-def of_paper(training: str, model: keras.Model, data: Data, *, seed: int) -> pd.DataFrame:
-    """What figures 3, 5 and 7 of the paper show, of a natural model.
-
-    Args:
-        training: the model's training in words.
-        model: the model.
-        data: the dataset.
-        seed: the experiment's.
-
-    Returns:
-        Columns figure and dataset, then `COLUMNS`.
-    """
-    tables = []
-    for figure, conditions in FIGURES.items():
-        choose = misled if figure == "3" else levels
-        table = choose({training: model}, data, conditions, seed=seed)
-        table.insert(0, "figure", figure)
-        table.insert(1, "dataset", data.name)
-        tables.append(table)
-    return pd.concat(tables, ignore_index=True)

@@ -113,7 +113,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
 
 
 def corruption_errors(errors: pd.DataFrame, baseline: pd.DataFrame) -> pd.DataFrame:
-    """Corruption errors relative to a baseline, a row a kind of perturbation.
+    """Corruption errors relative to a baseline, one row per kind of perturbation.
 
     Args:
         errors: columns kind ("none" for natural images), level, and error, a fraction.

@@ -5,7 +5,7 @@ Source: Cavey, Dolan and Stock (2020), sections V and VI.
 
 from collections.abc import Collection, Iterable
 
-from robust_tf.evaluation.evaluator import Condition
+from robust_tf.evaluation.conditions import Condition, Natural
 from robust_tf.perturbations import KINDS, Perturbation
 
 # Passes over the test set per random condition.
@@ -23,15 +23,15 @@ def standard_tests(kinds: Collection[str], channel_blur: bool = False) -> tuple[
         The conditions, kinds in the order of `KINDS`.
     """
     levels = ((kind, KINDS[kind].test_levels) for kind in KINDS if kind in kinds)
-    return tests_at(levels, channel_blur)
+    return conditions_at(levels, channel_blur)
 
 
-def tests_at(
+def conditions_at(
     levels: Iterable[tuple[str, Iterable[float]]], channel_blur: bool = False
 ) -> tuple[Condition, ...]:
     """Tests at levels by kind, natural images first; arguments and result as above."""
     return (
-        None,
+        Natural(),
         *(
             Perturbation(kind, level, channel_blur and kind == "blur")
             for kind, own in levels

@@ -1,10 +1,10 @@
 """Processes that carry out tasks, several at once; one that dies takes only its task along.
 
-They know nothing of what a task is. `concurrent.futures` would give up all tasks when a
-process dies, and keeps processes, and what they have leaked, for good.
+They know nothing of what a task is. With `concurrent.futures` all tasks fail when a
+process dies. With `pebble` they fail when a process dies while it waits for a task, and a
+task goes on when the process that gave it is killed.
 """
 
-import dataclasses
 import functools
 import multiprocessing
 import multiprocessing.connection
@@ -19,37 +19,25 @@ from collections.abc import Callable
 from typing import Any
 
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
+from robust_tf.runs.pool import Outcome
 
 # A process is replaced after so many tasks, so that no leak adds up.
 _TASKS_PER_PROCESS = 20
-_SECONDS_TO_END = 5.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a task ended.
+class LocalPool:
+    """Processes on this machine, started when they are needed; a `runs.pool.Pool`.
 
-    Attributes:
-        task: the task.
-        problem: what went wrong, in one line; None if nothing did.
-        details: the traceback of an error that a user cannot be expected to mend.
-    """
-
-    task: Any
-    problem: str | None = None
-    details: str | None = None
-
-
-class LocalWorkers:
-    """Processes on this machine, started when they are needed.
-
-    Use it in a `with` statement: at its end all processes are ended, busy or not. They
-    also end when this process does, however that comes.
+    At the end of the `with` statement all processes are ended, busy or not. They also end
+    when this process does, for whatever reason.
 
     Args:
         count: how many tasks are carried out at once, from 1 on.
-        function: carries out a task; it is called in another process and so must be
-            picklable, and each task too.
+        function: carries out a task. It is called in another process, so it must be
+            picklable, and so must each task.
+
+    Raises:
+        InvalidArgument: if `count` is below 1.
     """
 
     def __init__(self, count: int, function: Callable[[Any], None]):
@@ -62,25 +50,23 @@ class LocalWorkers:
         self._idle: list[_Process] = []
         self._busy: dict[Any, _Process] = {}
 
-    def __enter__(self) -> "LocalWorkers":
+    def __enter__(self) -> "LocalPool":
         """Starts nothing yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Ends all processes."""
-        for process in self._idle:
-            process.dismiss()
-        for process in self._busy.values():
+        for process in [*self._idle, *self._busy.values()]:
             process.kill()
 
     @property
     def busy(self) -> int:
-        """How many tasks are being carried out."""
+        """How many tasks have been submitted and not ended."""
         return len(self._busy)
 
     @property
     def free(self) -> int:
-        """How many more tasks would be carried out at once."""
+        """How many more tasks are welcome."""
         return self._count - self.busy
 
     def submit(self, task: Any) -> None:
@@ -106,15 +92,15 @@ class LocalWorkers:
             if process.reusable:
                 self._idle.append(process)
             else:
-                process.dismiss()
+                process.kill()
         return outcomes
 
 
 def _context(function: Callable) -> multiprocessing.context.BaseContext:
     """How processes are started: on Linux as forks of one that has imported all they need.
 
-    Elsewhere libraries are not safe to be forked, and each process imports them, which
-    takes TensorFlow's seconds.
+    Elsewhere libraries are not safe to be forked, and each process takes seconds to import
+    TensorFlow.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -124,7 +110,7 @@ def _context(function: Callable) -> multiprocessing.context.BaseContext:
     package = [command.parent] if command and command.parent else []
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*package, function.__module__])
-    # Ctrl-C is for this process; the tracker, which the other needs, would unblock it.
+    # Ctrl-C is for this process; starting the tracker later would unblock it again.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -146,7 +132,8 @@ class _Process:
 
     @property
     def reusable(self) -> bool:
-        return self._process.is_alive() and self._done < _TASKS_PER_PROCESS
+        died = self.connection.poll()  # while it waits nothing comes but the pipe's end
+        return not died and self._done < _TASKS_PER_PROCESS
 
     def begin(self, task: Any) -> None:
         self._task = task
@@ -162,20 +149,14 @@ class _Process:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited ({code})"
             return Outcome(self._task, f"its process {how}")
 
-    def dismiss(self) -> None:
-        """Ends it when it waits for a task."""
-        self.connection.close()
-        self._process.join(_SECONDS_TO_END)
-        self.kill()
-
-    def kill(self) -> None:
+    def kill(self) -> None:  # which takes no second, as leaving TensorFlow would
         self._process.kill()
         self._process.join()
         self.connection.close()
 
 
 def _serve(connection: Any, function: Callable[[Any], None]) -> None:
-    """The other process: a task at a time, until the pipe is closed."""
+    """What the other process does: one task at a time, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     while True:
@@ -189,7 +170,7 @@ def _serve(connection: Any, function: Callable[[Any], None]) -> None:
 def attempt(
     function: Callable[..., None], *arguments: Any, **named: Any
 ) -> tuple[str | None, str | None]:
-    """Calls a function; returns what went wrong in it, and the details, as in `Outcome`."""
+    """Calls a function; returns the problem and the details, as in `Outcome`."""
     try:
         function(*arguments, **named)
     except (InvalidArgument, Unavailable) as error:

@@ -1,13 +1,20 @@
-"""Outputs in other file systems, such as gs:// or s3://: whatever fsspec has a driver for.
+"""Outputs at URLs, such as gs:// or s3://: whatever fsspec has a driver for.
 
-They are worked on in a directory of this machine, and what changes there is copied. A
-folder that was not copied whole counts as absent.
+Work is done in a directory of this machine, below the user's cache directory, and stays
+there until it is uploaded, whatever is killed. A folder is uploaded when it is finished,
+whole; what changes in it later replaces the earlier version, file by file. Nothing at the
+URL is ever deleted.
+
+The rule for readers: a run counts once its `runs.csv` is there, a SavedModel once its
+`saved_model.pb` is; they are uploaded last.
 """
 
 import contextlib
 import dataclasses
+import fcntl
+import json
+import os
 import shutil
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,16 +23,30 @@ from typing import Any
 import fsspec
 
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
-from robust_tf.executors.mirror import Changes, Mirror
-from robust_tf.files import scratch_folder
+from robust_tf.files import (
+    digest,
+    file_name,
+    is_locked,
+    new_folder,
+    prepare_directory,
+    replacing,
+)
 
-_SECONDS_BETWEEN_COPIES = 10.0
-# In a folder while it is being copied for the first time.
-_INCOMPLETE = ".incomplete"
+# Without the last a folder does not count. The first is in the folders of runs only, so
+# that what has it and not the last is known to be a run that was not uploaded whole.
+_FIRST, _LAST = "history.csv", ("runs.csv", "saved_model.pb")
+# Holds for each local folder the time and size of its files when they were uploaded or fetched.
+_SENT = ".sent"
+# Written when a URL is opened, so that one that cannot be written is refused before the work.
+_PROBE = ".robust_tf"
+_RULE = (
+    b"Outputs of robust_tf. A run counts once its runs.csv is there, "
+    b"a SavedModel once its saved_model.pb is.\n"
+)
 
 
 def is_url(directory: str) -> bool:
-    """Whether a directory is one of another file system."""
+    """Whether a directory is in another file system."""
     return "://" in directory
 
 
@@ -33,8 +54,8 @@ def is_url(directory: str) -> bool:
 def local(directories: Mapping[str, str]) -> Iterator[dict[str, Path]]:
     """Gives directories of this machine for directories of any file system.
 
-    What lies there already is fetched first. What changes is copied every 10 seconds and
-    at the end, in the order of `directories`.
+    What is at a URL is fetched first. What is finished is uploaded at the end, in the order
+    of `directories`, and removed here; see also `upload`.
 
     Args:
         directories: paths or URLs, by argument.
@@ -43,132 +64,58 @@ def local(directories: Mapping[str, str]) -> Iterator[dict[str, Path]]:
         Paths, by argument; those that are no URL as they were.
 
     Raises:
-        InvalidArgument: if a URL is of no file system that fsspec knows.
+        InvalidArgument: if fsspec knows no file system for a URL.
         Unavailable: if its driver is not installed or it cannot be read or written.
     """
-    places = {key: _open(key, url) for key, url in directories.items() if is_url(url)}
-    if not places:
-        yield {argument: Path(path) for argument, path in directories.items()}
-        return
-    with scratch_folder() as scratch:
-        for argument, place in places.items():
-            with place.used():
-                place.fetch(scratch / argument)
-        copies = Mirror({argument: scratch / argument for argument in places})
-        stop = threading.Event()
-        thread = threading.Thread(target=_keep_copying, args=(copies, places, stop), daemon=True)
-        thread.start()
+    places = _places(directories)
+    with contextlib.ExitStack() as stack:
+        descriptors = [stack.enter_context(place.opened()) for place in places.values()]
         try:
             yield {
-                argument: scratch / argument if argument in places else Path(path)
+                argument: places[argument].here if argument in places else Path(path)
                 for argument, path in directories.items()
             }
         except (InvalidArgument, Unavailable) as error:
-            if error.argument in places:  # the directory's own name, not that of its copy
+            if error.argument in places:  # the URL, not the directory of this machine
                 raise error.with_value(directories[error.argument]) from error
             raise
         finally:
-            kept = scratch.with_name(f"kept-{scratch.name}")
+            kept = ", ".join(str(place.here) for place in places.values())
             try:
-                stop.set()
-                thread.join()
-                _copy(copies.changes(), places)
+                for place in places.values():
+                    place.upload()
             except Unavailable as error:
-                scratch.rename(kept)
-                problem = f"{error.problem}; all of it is kept in {kept}"
+                problem = f"{error.problem}; what is not there yet is kept in {kept}, and the "
+                problem += "same command goes on with it"
                 raise Unavailable(error.argument, error.value, problem) from error
-            except BaseException:  # Ctrl-C once more
-                scratch.rename(kept)
-                warnings.warn(f"the last of it was not copied; it is kept in {kept}", stacklevel=2)
+            except KeyboardInterrupt:
+                warnings.warn(f"what was not uploaded yet is kept in {kept}", stacklevel=2)
                 raise
+            for place, descriptor in zip(places.values(), descriptors):
+                place.tidy(descriptor)
 
 
-def _keep_copying(copies: Mirror, places: Mapping[str, "_Place"], stop: threading.Event) -> None:
-    told = False
-    while not stop.wait(_SECONDS_BETWEEN_COPIES):
-        try:
-            _copy(copies.changes(), places)
-        except Unavailable as error:
-            copies.forget()  # the next time, or at the end, all of it
-            if not told:
-                warnings.warn(f"{error}; trying again until the end", stacklevel=2)
-            told = True
-        else:
-            told = False
+def upload(directories: Mapping[str, str], name: str) -> None:
+    """Uploads the folders of one name now, if they are finished.
+
+    Without success there is a warning: `local` tries again at its end.
+
+    Args:
+        directories: as for `local`, in whose `with` statement this is called.
+        name: the folders' name, that of a run.
+    """
+    try:
+        for place in _places(directories).values():
+            place.upload(name)
+    except Unavailable as error:
+        warnings.warn(f"{error}; uploading is tried again at the end", stacklevel=2)
 
 
-def _copy(changes: Changes, places: Mapping[str, "_Place"]) -> None:
-    for argument, place in places.items():
-        with place.used():
-            for (of, name), files in changes.files.items():
-                if of == argument:
-                    place.write(name, files)
-            for of, name in changes.gone:
-                if of == argument:
-                    place.remove(name)
+def _places(directories: Mapping[str, str]) -> dict[str, "_Place"]:
+    return {key: _place(key, url) for key, url in directories.items() if is_url(url)}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Place:
-    """A directory of another file system."""
-
-    argument: str
-    url: str
-    system: Any
-    root: str
-
-    @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """Turns what its driver raises, which may be anything, into one line."""
-        try:
-            yield
-        except Exception as error:
-            raise Unavailable(self.argument, self.url, one_line(error)) from error
-
-    def fetch(self, directory: Path) -> None:
-        """Copies what is there to this machine; sees that it can be written."""
-        directory.mkdir()
-        self.system.makedirs(self.root, exist_ok=True)
-        probe = f"{self.root}/{_INCOMPLETE}"
-        self.system.pipe_file(probe, b"x")
-        self.system.rm_file(probe)
-        for path in self.system.find(self.root):
-            here = directory / path.removeprefix(self.root).lstrip("/")
-            here.parent.mkdir(parents=True, exist_ok=True)
-            self.system.get_file(path, str(here))
-        for mark in list(directory.glob(f"*/{_INCOMPLETE}")):
-            shutil.rmtree(mark.parent)
-
-    def write(self, name: str, files: Mapping[str, bytes | None]) -> None:
-        """Makes a folder's files those."""
-        folder = f"{self.root}/{name}".rstrip("/")
-        there = {
-            path.removeprefix(folder).lstrip("/")
-            for path in self.system.find(folder, maxdepth=None if name else 1)
-        }
-        # Hidden files are not ours, but for the mark.
-        there = {path for path in there if path == _INCOMPLETE or "/." not in f"/{path}"}
-        if name and not there:
-            self._put(f"{folder}/{_INCOMPLETE}", b"x")
-            there.add(_INCOMPLETE)
-        for path, content in files.items():
-            if content is not None:
-                self._put(f"{folder}/{path}", content)
-        for path in there - set(files):
-            self.system.rm_file(f"{folder}/{path}")
-
-    def remove(self, name: str) -> None:
-        """Removes a folder."""
-        folder = f"{self.root}/{name}"
-        if self.system.exists(folder):
-            self.system.rm(folder, recursive=True)
-
-    def _put(self, path: str, content: bytes) -> None:
-        self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self.system.pipe_file(path, content)
-
-
-def _open(argument: str, url: str) -> _Place:
+def _place(argument: str, url: str) -> "_Place":
     protocol = url.partition("://")[0]
     if protocol not in fsspec.available_protocols():
         expected = "a path, or a URL of a file system that fsspec has a driver for"
@@ -177,4 +124,171 @@ def _open(argument: str, url: str) -> _Place:
         system, root = fsspec.core.url_to_fs(url)
     except Exception as error:  # a driver that is not installed, or whatever it raises
         raise Unavailable(argument, url, one_line(error)) from error
-    return _Place(argument, url, system, root.rstrip("/"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    same = url.rstrip("/")
+    here = cache / "robust_tf" / "outputs" / f"{file_name(same)[:80]}-{digest(same)}"
+    return _Place(argument, url, system, root.rstrip("/"), here)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A directory of another file system, and the one of this machine that stands for it.
+
+    A folder's name is that of one directly in the directory; "" stands for the directory's
+    own files.
+    """
+
+    argument: str
+    url: str
+    system: Any
+    root: str
+    here: Path
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[int]:
+        """Fetches what is there; yields what `tidy` needs."""
+        prepare_directory(self.argument, self.here)
+        descriptor = os.open(self.here, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)  # as long as this process uses it
+            with self._used():
+                self._put("", _PROBE, _RULE)
+                self._fetch()
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def upload(self, *names: str) -> None:
+        """Uploads what is finished and not there yet: some folders, or all."""
+        for name in names or ["", *self._folders()]:
+            if (self.here / name).is_dir() and not is_locked(self.here / name):
+                for path, stamp in self._unsent(name).items():
+                    content = (self.here / name / path).read_bytes()
+                    with self._used():
+                        self._put(name, path, content)
+                    self._note(name, {path: stamp})
+
+    def tidy(self, descriptor: int) -> None:
+        """Removes all but training that is not finished, once everything is uploaded.
+
+        Nothing is removed while another process uses the directory, or a folder in it.
+        """
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        folders = self._folders()
+        if self._unsent("") or any(is_locked(self.here / n) or self._unsent(n) for n in folders):
+            return
+        for name in folders:
+            shutil.rmtree(self.here / name)
+        for left in self.here.iterdir():  # hidden: records, and a fetch that was killed
+            if left.is_file():
+                left.unlink()
+            elif left.name[0] == ".":
+                shutil.rmtree(left)
+
+    def _folders(self) -> list[str]:
+        folders = [path.name for path in self.here.iterdir() if path.is_dir()]
+        return sorted(name for name in folders if name[0] != "." and not name.endswith(".partial"))
+
+    def _fetch(self) -> None:
+        """Copies what counts to this machine, but for what has changed here since."""
+        self.system.invalidate_cache()
+        sizes = {
+            path.removeprefix(self.root).lstrip("/"): about["size"]
+            for path, about in self.system.find(self.root, detail=True).items()
+        }
+        folders: dict[str, list[str]] = {}
+        for path in sizes:
+            name, _, inside = path.rpartition("/") if "/" not in path else path.partition("/")
+            if _counts(path, sizes) and "/." not in f"/{path}":
+                folders.setdefault(name, []).append(inside)
+        for name, paths in folders.items():
+            folder = self.here / name
+            if folder.is_dir():
+                known, sent = _files(folder, deep=bool(name)), self._sent(name)
+                for path in paths:
+                    unsent = path in sent and known.get(path, sent[path]) != sent[path]
+                    same = path in known and known[path][1] == sizes[f"{name}/{path}".lstrip("/")]
+                    if not unsent and not same:
+                        self._get(name, path, folder)
+                    if not unsent:
+                        self._note(name, {path: _stamp(folder / path)})
+            else:
+                with new_folder(folder) as temporary:  # complete or not at all, here too
+                    for path in paths:
+                        self._get(name, path, temporary)
+                self._note(name, _files(folder))
+
+    def _get(self, name: str, path: str, folder: Path) -> None:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / path) as temporary:
+            self.system.get_file(self._at(name, path), str(temporary))
+
+    def _put(self, name: str, path: str, content: bytes) -> None:
+        path = self._at(name, path)
+        self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with self.system.transaction, self.system.open(path, "wb") as file:
+            file.write(content)
+
+    def _at(self, name: str, path: str) -> str:
+        return "/".join([self.root, *filter(None, [name]), path])
+
+    def _record(self, name: str) -> Path:
+        return self.here / _SENT / f"{name}.json"
+
+    def _sent(self, name: str) -> dict[str, list[int]]:
+        path = self._record(name)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _unsent(self, name: str) -> dict[str, list[int]]:
+        """The files of a folder that are not uploaded, in the order in which they are to be."""
+        sent, files = self._sent(name), _files(self.here / name, deep=bool(name))
+        return {
+            path: files[path] for path in sorted(files, key=_order) if sent.get(path) != files[path]
+        }
+
+    def _note(self, name: str, files: Mapping[str, list[int]]) -> None:
+        content = json.dumps({**self._sent(name), **files})
+        self._record(name).parent.mkdir(exist_ok=True)
+        with replacing(self._record(name)) as temporary:
+            temporary.write_text(content)
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[None]:
+        """Turns what a driver raises, which may be anything, into one line."""
+        try:
+            yield
+        except Exception as error:
+            raise Unavailable(self.argument, self.url, one_line(error)) from error
+
+
+def _order(path: str) -> tuple[bool, bool, str]:
+    """Sorts the files of a folder as they are uploaded."""
+    name = path.rpartition("/")[2]
+    return name in _LAST, name != _FIRST, path
+
+
+def _counts(path: str, paths: Mapping[str, Any]) -> bool:
+    """Whether a file belongs to a run or SavedModel that is whole, or to something else."""
+    name, *inside = path.split("/")
+    if f"{name}/{_FIRST}" in paths and f"{name}/{_LAST[0]}" not in paths:
+        return False
+    version = len(inside) > 1 and inside[0].isdecimal()
+    return not version or f"{name}/{inside[0]}/{_LAST[1]}" in paths
+
+
+def _files(folder: Path, deep: bool = True) -> dict[str, list[int]]:
+    """Time and size of a folder's files, by their path in it, but for hidden ones."""
+    found = {}
+    for path in folder.rglob("*") if deep else folder.iterdir():
+        inside = path.relative_to(folder)
+        if not any(part.startswith(".") for part in inside.parts) and path.is_file():
+            found[inside.as_posix()] = _stamp(path)
+    return found
+
+
+def _stamp(path: Path) -> list[int]:
+    status = path.stat()
+    return [status.st_mtime_ns, status.st_size]

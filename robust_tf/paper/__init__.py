@@ -2,3 +2,7 @@
 
 Nothing else imports it.
 """
+
+from robust_tf.paper import accuracies, claims, examples, experiments, figures, numbers, report
+
+__all__ = ["accuracies", "claims", "examples", "experiments", "figures", "numbers", "report"]

@@ -11,63 +11,10 @@ import numpy as np
 import pandas as pd
 
 from robust_tf.paper import experiments
+from robust_tf.paper.accuracies import PIXELS, Accuracies
 from robust_tf.perturbations import KINDS
 
 _ROUGHLY = 5.0
-_PIXELS = ("stuck", "dead", "hot")
-
-
-class Accuracies:
-    """Points by their conditions.
-
-    Args:
-        points: columns as of `comparisons.points`, ours or the published ones.
-    """
-
-    def __init__(self, points: pd.DataFrame):
-        """See the class."""
-        columns = ["dataset", "strategy", "train_perturb", "train_level"]
-        columns += ["test_perturb", "test_level"]
-        self._means: dict[tuple, float] = {}
-        for *key, mean in points[[*columns, "mean"]].itertuples(index=False):
-            self._means[_key(*key)] = 100 * mean
-
-    def natural(self, dataset: str, test: str = "none", level: float = 0) -> float:
-        """The accuracy of a natural model; raises `LookupError` where there is none."""
-        return self._means[_key(dataset, "natural", "none", 0, test, level)]
-
-    def robust(
-        self,
-        dataset: str,
-        strategy: str,
-        kind: str,
-        level: float,
-        test: str = "none",
-        test_level: float = 0,
-    ) -> float:
-        """The accuracy of a robust model; raises `LookupError` where there is none."""
-        return self._means[_key(dataset, strategy, kind, level, test, test_level)]
-
-    def tests(
-        self, dataset: str, strategy: str, kind: str, level: float, natural: bool = False
-    ) -> list[float]:
-        """The accuracies of a robust model in the tests of its figure."""
-        family = _PIXELS if kind in _PIXELS else (kind,)
-        perturbed = [
-            self.robust(dataset, strategy, kind, level, test, test_level)
-            for test in family
-            for test_level in KINDS[test].test_levels
-        ]
-        return perturbed + [self.robust(dataset, strategy, kind, level)] * natural
-
-
-def _key(
-    dataset: str, strategy: str, kind: str, level: float, test: str, test_level: float
-) -> tuple:
-    def rounded(number: float) -> float:
-        return 0.0 if np.isnan(number) else round(float(number), 9)
-
-    return dataset, strategy, kind, rounded(level), test, rounded(test_level)
 
 
 # Whether a sentence holds, and the numbers that say so.
@@ -96,7 +43,7 @@ def check(accuracies: Accuracies) -> pd.DataFrame:
         accuracies: of ours or of the published figures.
 
     Returns:
-        A row a claim: section, text, verdict ("holds", "does not hold", or "cannot be
+        One row per claim: section, text, verdict ("holds", "does not hold", or "cannot be
         told" where models are missing) and evidence.
     """
     rows = []
@@ -145,7 +92,7 @@ def _linear(dataset: str, kinds: Iterable[str]) -> Callable:
 
 def _order(dataset: str, least: str, most: str) -> Callable:
     def checked(a: Accuracies) -> Verdict:
-        found = {kind: a.natural(dataset, kind, 5) for kind in _PIXELS}
+        found = {kind: a.natural(dataset, kind, 5) for kind in PIXELS}
         evidence = ", ".join(f"{kind} {value:.2f}" for kind, value in found.items())
         right = max(found, key=found.__getitem__) == least
         return right and min(found, key=found.__getitem__) == most, evidence
@@ -171,7 +118,7 @@ def _at_least(
 
 
 def _hot_7_improves(a: Accuracies) -> Verdict:
-    worst = min(a.natural("mnist", kind, 2) for kind in _PIXELS)
+    worst = min(a.natural("mnist", kind, 2) for kind in PIXELS)
     gain = a.robust("mnist", "constant", "hot", 7, "hot", 2) - worst
     return abs(gain - 20) <= _ROUGHLY, f"{gain:+.2f}"
 
@@ -240,7 +187,7 @@ def _dead_is_worst(a: Accuracies) -> Verdict:
     levels = experiments.GRID_LEVELS["hot"]
     means = {
         test: np.mean([a.robust("cifar10", "transfer", "hot", n, test, 2) for n in levels])
-        for test in _PIXELS
+        for test in PIXELS
     }
     evidence = ", ".join(f"{test} {mean:.2f}" for test, mean in means.items())
     return min(means, key=means.__getitem__) == "dead", evidence

@@ -10,7 +10,7 @@ import numpy as np
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.runs.experiments import Cell, Experiment, Selection, tests_of_family
+from robust_tf.runs.experiments import Cell, Experiment, Selection, levels_of_family
 
 # What each strategy's figures are called: A.1 has pixels, A.2 noise, A.3 blur.
 FIGURE_LETTERS = {"constant": "A", "incremental": "B", "transfer": "C"}
@@ -98,12 +98,12 @@ def grid(selection: Selection) -> list[Cell]:
     chosen = _select_levels(GRID_LEVELS, selection)
     cells = []
     for dataset in selection.datasets or GRID.datasets:
-        cells.append(Cell(dataset, {}, tests_of_family(chosen)))
+        cells.append(Cell(dataset, {}, levels_of_family(chosen)))
         cells += [
             Cell(
                 dataset,
                 {"strategy": strategy, "perturbation": Perturbation(kind, level)},
-                tests_of_family([kind]),
+                levels_of_family([kind]),
             )
             for strategy in FIGURE_LETTERS
             if strategy in (selection.strategies or FIGURE_LETTERS)

@@ -6,13 +6,13 @@ fractions; differences are ours less theirs. Nothing here draws or prints.
 
 import importlib.resources
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import scipy.stats
 
 from robust_tf import results
+from robust_tf.evaluation import condition_key
 from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS
 
@@ -64,18 +64,6 @@ def _reference(name: str) -> pd.DataFrame:
         return pd.read_csv(path, dtype={"figure": str})
 
 
-def table(output_dir: str | os.PathLike, experiment: str, name: str) -> pd.DataFrame:
-    """A table of an experiment, as `results.gather` left it; empty if it is not there.
-
-    Args:
-        output_dir: where the experiment's folder is.
-        experiment: its name.
-        name: "runs", "trials" or "examples".
-    """
-    path = Path(output_dir) / experiment / "tables" / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
-
-
 def points(output_dir: str | os.PathLike) -> pd.DataFrame:
     """Our figures 4, 6, 8 and A.1 to C.3, as far as there are trials.
 
@@ -89,7 +77,7 @@ def points(output_dir: str | os.PathLike) -> pd.DataFrame:
     """
     tables = []
     for experiment, figures_of in (("impact", _impact_figures), ("grid", _grid_figures)):
-        trials = table(output_dir, experiment, "trials")
+        trials = results.read_experiment(output_dir, experiment, "trials")
         if len(trials):
             tables.append(figures_of(_over_seeds(trials)))
     if not tables:
@@ -137,7 +125,7 @@ def _grid_figures(summary: pd.DataFrame) -> pd.DataFrame:
 
 def ablation(output_dir: str | os.PathLike) -> pd.DataFrame:
     """Our table I, means over seeds: `ABLATION_COLUMNS`, train_accuracy, test_accuracy."""
-    runs = table(output_dir, "ablation", "runs")
+    runs = results.read_experiment(output_dir, "ablation", "runs")
     if not len(runs):
         return pd.DataFrame(columns=[*ABLATION_COLUMNS, "train_accuracy", "test_accuracy"])
     groups = runs.groupby(ABLATION_COLUMNS, sort=False)
@@ -152,17 +140,22 @@ def compare(ours: pd.DataFrame, published: pd.DataFrame, keys: list[str]) -> pd.
     Args:
         ours: points, or rows of the ablation.
         published: likewise.
-        keys: the columns that tell rows apart; their levels match to 9 decimals.
+        keys: the columns that tell rows apart; levels match as their `condition_key`.
 
     Returns:
         The published rows in their order, those columns that ours have too with the
-        suffixes "" (ours, missing where there is no number) and "_published".
+        suffixes "" (ours, missing where there is no number) and "_published". A missing
+        level is 0.
     """
-    levels = [key for key in keys if key.endswith("_level")]
-    ours, published = (
-        frame.assign(**{level: frame[level].astype(float).round(9) for level in levels})
-        for frame in (ours, published)
-    )
+    parts = [key.removesuffix("_level") for key in keys if key.endswith("_level")]
+    for part in parts:
+        kind, level = f"{part}_perturb", f"{part}_level"
+        ours, published = (
+            frame.assign(
+                **{level: [condition_key(*row)[1] for row in zip(frame[kind], frame[level])]}
+            )
+            for frame in (ours, published)
+        )
     return published.merge(ours, on=keys, how="left", suffixes=("_published", ""))
 
 
@@ -173,7 +166,7 @@ def agreement(compared: pd.DataFrame) -> pd.DataFrame:
         compared: points as `compare` returns them.
 
     Returns:
-        A row a figure and dataset: n_published, n_ours (numbers that can be compared),
+        One row per figure and dataset: n_published, n_ours (numbers that can be compared),
         mean_difference (mean of the absolute differences), largest_difference (that of
         the largest absolute value, with its sign), rank_correlation (Spearman's, of the
         conditions; missing below three).
@@ -210,7 +203,7 @@ def extremes(ours: pd.DataFrame) -> pd.DataFrame:
         ours: points of the grid, ours or the published ones.
 
     Returns:
-        A row a dataset, strategy and kind: best and worst with the levels of training
+        One row per dataset, strategy and kind: best and worst with the levels of training
         that they come from, best_level and worst_level, and
         natural_low, natural_high: the range of natural accuracy over the levels.
     """

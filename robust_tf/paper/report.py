@@ -66,7 +66,7 @@ def _sections(output_dir: Path, drawn: dict[str, dict[str, Path]]) -> list[Secti
     agreement = numbers.agreement(compared)
     agreement = agreement[agreement["n_ours"] > 0]
     models = {name: pd.read_csv(output_dir / name / "models.csv") for name in drawn}
-    runs = {name: numbers.table(output_dir, name, "runs") for name in drawn}
+    runs = {name: results.read_experiment(output_dir, name, "runs") for name in drawn}
     both = claims.check(claims.Accuracies(points)).assign(
         published=claims.check(claims.Accuracies(published))["verdict"]
     )
@@ -130,7 +130,7 @@ def _summary(
 ) -> list[str]:
     lines = []
     for name, table in models.items():
-        done = _done(table, numbers.table(output_dir, name, "trials")).sum()
+        done = _done(table, results.read_experiment(output_dir, name, "trials")).sum()
         datasets = ", ".join(table["dataset"].unique())
         lines.append(f"{name}: {done} of {len(table)} models ({datasets}) are trained and tested.")
     if len(agreement):
@@ -154,7 +154,7 @@ def _missing(models: dict[str, pd.DataFrame], output_dir: Path) -> list[Section]
     """What makes ours less than the published experiments; nothing if nothing does."""
     notes = []
     for name, table in models.items():
-        undone = table[~_done(table, numbers.table(output_dir, name, "trials"))]
+        undone = table[~_done(table, results.read_experiment(output_dir, name, "trials"))]
         if len(undone):
             labels = [
                 f"{row.dataset} "

@@ -6,13 +6,13 @@ A new kind is one op and one entry in `KINDS`.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
 from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations.conditions import Condition
 from robust_tf.perturbations.gaussian_blur import blur
 from robust_tf.perturbations.gaussian_noise import noise
 from robust_tf.perturbations.pixels import dead, hot, stuck
@@ -92,7 +92,7 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Perturbation:
+class Perturbation(Condition):
     """A kind of perturbation at one level: comparable, hashable, callable on a batch.
 
     Args:
@@ -111,14 +111,15 @@ class Perturbation:
     """
 
     kind: str
-    level: Any
+    level: float | tf.Tensor
     channel_blur: bool = False
 
     def __post_init__(self):
         """Checks what can be checked without an image."""
         if self.kind not in KINDS:
             raise InvalidArgument("perturb", self.kind, f"one of {', '.join(KINDS)}")
-        if not tf.is_tensor(self.level):
+        # A graph is first told by a TensorSpec what tensor it gets.
+        if not (tf.is_tensor(self.level) or isinstance(self.level, tf.TensorSpec)):
             object.__setattr__(self, "level", self._checked_level(None))
 
     @property
@@ -158,9 +159,17 @@ class Perturbation:
         perturbed = op(images, seeds, self.level, self.channel_blur)
         return tf.ensure_shape(perturbed, images.shape)
 
-    def __str__(self) -> str:
-        """As in tables and on figures: "hot 2"."""
-        return f"{self.kind} {self.level:g}"
+    def __tf_flatten__(self) -> tuple[tuple[str, bool], tuple[tf.Tensor]]:
+        """The kind, which a trace depends on, and the level, whose value may vary."""
+        return (self.kind, self.channel_blur), (tf.convert_to_tensor(self.level, tf.float64),)
+
+    @classmethod
+    def __tf_unflatten__(
+        cls, metadata: tuple[str, bool], components: tuple[tf.Tensor]
+    ) -> "Perturbation":
+        """The perturbation that `__tf_flatten__` took apart."""
+        (kind, channel_blur), (level,) = metadata, components
+        return cls(kind, level, channel_blur)
 
     def _checked_level(self, image_shape: tuple[int, int, int] | None) -> float:
         kind = KINDS[self.kind]

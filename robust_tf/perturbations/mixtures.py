@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations.conditions import Condition, condition_key
 from robust_tf.perturbations.kinds import KINDS, Perturbation
 from robust_tf.seeds import fold_in, uniform
 
@@ -20,7 +21,7 @@ _CHOICE = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Mixture:
+class Mixture(Condition):
     """Draws for each image a kind, all as likely, then one of its levels, all as likely.
 
     Args:
@@ -38,10 +39,13 @@ class Mixture:
 
     ranges: tuple[tuple[str, float, float], ...]
     channel_blur: bool = False
+    kind: str = dataclasses.field(init=False, compare=False, repr=False)
+    level: float = dataclasses.field(init=False, compare=False, repr=False, default=math.nan)
 
     def __post_init__(self):
         """Checks what can be checked without an image."""
         kinds = [kind for kind, _, _ in self.ranges]
+        object.__setattr__(self, "kind", "all" if set(kinds) == set(KINDS) else ",".join(kinds))
         if not kinds or len(set(kinds)) < len(kinds):
             raise InvalidArgument("perturb", ",".join(kinds), "different kinds")
         for kind, low, high in self.ranges:
@@ -53,6 +57,12 @@ class Mixture:
     def random(self) -> bool:
         """Whether two draws differ."""
         return True
+
+    @property
+    def key(self) -> tuple[str, float]:
+        """What it is compared by: its kinds, with ranges that are not the kinds' own."""
+        own = all(KINDS[kind].train_range == (low, high) for kind, low, high in self.ranges)
+        return condition_key(self.kind if own and len(self.ranges) > 1 else str(self), self.level)
 
     @property
     def variants(self) -> list[list[Perturbation]]:

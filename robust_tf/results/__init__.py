@@ -1,41 +1,47 @@
-"""Results: tables on disk, figures and pages."""
+"""Results: tables on disk, what they say, figures and pages."""
 
+from robust_tf.evaluation import condition_label
+from robust_tf.results import figures, pages, trials
+from robust_tf.results.labels import labels, training_label, with_labels
+from robust_tf.results.summaries import (
+    comparison,
+    over_seeds,
+    profile,
+    profile_of,
+    summarize,
+)
 from robust_tf.results.tables import (
     HISTORY_COLUMNS,
-    PLAN_COLUMNS,
-    RUN_COLUMNS,
     TEST_COLUMNS,
     TRAINING_COLUMNS,
     TRIAL_COLUMNS,
     add_to_plan,
-    comparison,
-    condition_label,
     gather,
-    profile,
-    profile_of,
     read,
-    summarize,
-    training_label,
-    with_labels,
+    read_experiment,
     write,
 )
 
 __all__ = [
     "HISTORY_COLUMNS",
-    "PLAN_COLUMNS",
-    "RUN_COLUMNS",
     "TEST_COLUMNS",
     "TRAINING_COLUMNS",
     "TRIAL_COLUMNS",
     "add_to_plan",
     "comparison",
     "condition_label",
+    "figures",
     "gather",
+    "labels",
+    "over_seeds",
+    "pages",
     "profile",
     "profile_of",
     "read",
+    "read_experiment",
     "summarize",
     "training_label",
+    "trials",
     "with_labels",
     "write",
 ]

@@ -1,29 +1,15 @@
-"""Parts of a report as one HTML page and as Markdown; what they say is not known here."""
+"""Parts of a report as one HTML page and as Markdown, whatever they say."""
 
 import base64
 import dataclasses
 import html
+import string
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 70rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; } h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; font-size: 0.85rem; margin: 0.8rem 0; }
-.wide { overflow-x: auto; }
-th, td { padding: 0.25rem 0.6rem; border-bottom: 1px solid #ddd; text-align: right;
-  font-variant-numeric: tabular-nums; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-td.text { text-align: left; white-space: normal; min-width: 14rem; }
-th { border-bottom: 2px solid #888; }
-figure { margin: 1.5rem 0; } img { max-width: 100%; height: auto; }
-figcaption { font-size: 0.9rem; color: #444; }
-details { margin: 0.5rem 0; } summary { cursor: pointer; }
-.note { border-left: 4px solid #c60; padding: 0.3rem 0.9rem; background: #fff6ec; }
-"""
+_PAGE = string.Template(Path(__file__).with_name("page.html").read_text())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,11 +19,11 @@ class Section:
     Attributes:
         title: its heading.
         notes: paragraphs.
-        table: what it shows, all text; None for none.
-        figure: likewise, a PNG file.
-        caption: the figure's.
-        folded: whether the page shows the table only when asked to.
-        warning: whether the notes are about what is missing.
+        table: a table of texts; None for no table.
+        figure: a PNG file; None for no figure.
+        caption: the figure's caption.
+        folded: whether the table is hidden until the reader opens it.
+        warning: whether the notes say what is missing.
     """
 
     title: str = ""
@@ -50,7 +36,7 @@ class Section:
 
 
 def page(title: str, sections: Sequence[Section]) -> str:
-    """Sections as HTML that needs nothing but itself: figures are in it."""
+    """Sections as one HTML file that includes its figures."""
     parts = [f"<h1>{html.escape(title)}</h1>"]
     for section in sections:
         if section.title and not section.folded:
@@ -69,13 +55,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
                 summary = f"<summary>{html.escape(section.title)}</summary>"
                 table = f"<details>{summary}{table}</details>"
             parts.append(table)
-    body = "\n".join(parts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    return _PAGE.substitute(title=html.escape(title), body="\n".join(parts))
 
 
 def _html_table(table: pd.DataFrame) -> str:

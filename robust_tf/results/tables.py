@@ -1,8 +1,7 @@
-"""The tables of results: their columns, writing, reading and aggregation.
+"""The tables of results on disk: their columns, writing, reading and gathering.
 
-Tidy: one row an observation, the same columns from every pipeline. Natural images and
-natural training have the perturbation "none" and an empty level. Accuracies are
-fractions; only `comparison` and the figures show percent.
+Tidy: one row per observation, the same columns from every pipeline. Natural images and
+natural training have the perturbation "none" and an empty level. Accuracies are fractions.
 """
 
 import io
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import scipy.stats
 
 from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import condition_label
 from robust_tf.files import locked, replacing, writing_to
+from robust_tf.results.labels import training_label
 
 TRAINING_COLUMNS = [
     "run",
@@ -28,61 +28,6 @@ TRAINING_COLUMNS = [
 ]
 TEST_COLUMNS = ["test_perturb", "test_level"]
 TRIAL_COLUMNS = [*TRAINING_COLUMNS, *TEST_COLUMNS, "trial", "accuracy", "n_examples"]
-RUN_COLUMNS = [
-    *TRAINING_COLUMNS,
-    "train_range",
-    "preset",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "optimizer",
-    "beta_1",
-    "schedule",
-    "weight_decay",
-    "label_smoothing",
-    "weight_average",
-    "augment",
-    "shuffle",
-    "drop_remainder",
-    "batch_norm",
-    "dropout",
-    "activation",
-    "standardize",
-    "precision",
-    "jit_compile",
-    "distribute",
-    "extra_pixels",
-    "fresh",
-    "ramp",
-    "ramp_start",
-    "ramp_end",
-    "pretrained",
-    "head_units",
-    "freeze_base",
-    "keep_standardization",
-    "channel_blur",
-    "divisor",
-    "train_examples",
-    "test_examples",
-    "train_accuracy",
-    "natural_accuracy",
-    "seconds",
-    "images_per_second",
-    "threads",
-    "devices",
-    "machine",
-    "saved_model",
-    "tensorflow_version",
-    "keras_version",
-    "robust_tf_version",
-]
-# The models of an experiment: all that is known of a run before it is trained, then what
-# it is tested with, "natural;hot 2", and how often.
-PLAN_COLUMNS = [
-    *RUN_COLUMNS[: RUN_COLUMNS.index("train_accuracy")],
-    "tests",
-    "trials",
-]
 HISTORY_COLUMNS = [
     "epoch",
     "loss",
@@ -123,7 +68,7 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
     """Gathers a table from all finished runs of a directory.
 
     Args:
-        output_dir: holds a folder a run.
+        output_dir: holds one folder per run.
         table: "trials", "runs" or "history" (which gets the column `run`).
 
     Returns:
@@ -140,6 +85,21 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
+def read_experiment(output_dir: str | os.PathLike, experiment: str, table: str) -> pd.DataFrame:
+    """A table of an experiment, as `gather` left it.
+
+    Args:
+        output_dir: where the experiment's folder is.
+        experiment: its name.
+        table: "runs", "trials" or "examples".
+
+    Returns:
+        The table; empty if it is not there.
+    """
+    path = Path(output_dir) / experiment / "tables" / f"{table}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
 def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFrame) -> None:
     """Notes an experiment's models in `<output_dir>/<experiment>/models.csv`.
 
@@ -148,7 +108,8 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
     Args:
         output_dir: where the runs' folders are.
         experiment: its name.
-        rows: columns as in `PLAN_COLUMNS`.
+        rows: one row per model: the settings of its run, `tests`, what it is tested with
+            ("natural;hot 2"), and `trials`, how often.
 
     Raises:
         InvalidArgument: if a model is there with other settings; an experiment has one
@@ -159,7 +120,8 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
     path = folder / "models.csv"
     with writing_to("output_dir", output_dir), locked(folder):
         # As they will be read, so that they compare equal.
-        rows = pd.read_csv(io.StringIO(rows[PLAN_COLUMNS].to_csv(index=False)))
+        rows = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
+        columns = list(rows)
         if path.exists():
             known = pd.read_csv(path)
             _check_same_settings(output_dir, known, rows)
@@ -170,7 +132,7 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
             order = rows["run"].drop_duplicates()
             rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[order]
             rows = rows.reset_index()
-        write(rows, path, PLAN_COLUMNS)
+        write(rows, path, [*columns, *(name for name in rows if name not in columns)])
 
 
 def _check_same_settings(
@@ -180,7 +142,7 @@ def _check_same_settings(
     for _, row in both[both["run"] != both["run_there"]].iterrows():
         different = [
             f"{column} {row[f'{column}_there']} there, {row[column]} asked for"
-            for column in PLAN_COLUMNS
+            for column in rows
             if f"{column}_there" in row and column not in ("run", "tests", "trials")
             if str(row[column]) != str(row[f"{column}_there"])
         ]
@@ -207,7 +169,7 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
     with locked(folder):
         models = pd.read_csv(folder / "models.csv")
         (folder / "tables").mkdir(exist_ok=True)
-        for name, columns in (("runs", RUN_COLUMNS), ("trials", TRIAL_COLUMNS)):
+        for name, columns in (("runs", TRAINING_COLUMNS), ("trials", TRIAL_COLUMNS)):
             path = folder / "tables" / f"{name}.csv"
             known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
             tables = []
@@ -217,9 +179,7 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = pd.concat(tables, ignore_index=True) if tables else known
-            # Runs of earlier versions lack the columns that came later.
-            table = table.reindex(columns=[*columns, *(set(table) - set(columns))])
-            write(table, path, columns)
+            write(table, path, columns if name == "trials" else list(table))
 
 
 def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:
@@ -231,111 +191,3 @@ def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:
     mine &= trials["trial"] < model.trials
     order = trials.assign(place=places)[mine].sort_values(["place", "trial"], kind="stable")
     return order.drop(columns="place")
-
-
-def summarize(trials: pd.DataFrame) -> pd.DataFrame:
-    """Aggregates trials to a row a run and test condition.
-
-    Args:
-        trials: as `read` returns them.
-
-    Returns:
-        The columns of training and test, then mean, std (population standard deviation
-        over the trials), ci95 (half the width of the 95 % interval of the mean, from
-        Student's t; missing for a single trial) and n_trials. Order is that of `trials`.
-    """
-    groups = trials.groupby([*TRAINING_COLUMNS, *TEST_COLUMNS], dropna=False, sort=False)[
-        "accuracy"
-    ]
-    summary = groups.agg(
-        mean="mean", std=lambda accuracy: accuracy.std(ddof=0), sem="sem", n_trials="size"
-    ).reset_index()
-    quantile = scipy.stats.t.ppf(0.975, (summary["n_trials"] - 1).clip(lower=1))
-    summary.insert(summary.columns.get_loc("sem"), "ci95", quantile * summary["sem"])
-    return summary.drop(columns="sem")
-
-
-def condition_label(perturb: str, level: float) -> str:
-    """A training or test condition in words: "natural" or, say, "hot 2".
-
-    Without a level, as of a mixture, the kinds alone: "all".
-    """
-    if perturb == "none":
-        return "natural"
-    return perturb if pd.isna(level) else f"{perturb} {level:g}"
-
-
-def training_label(strategy: str, perturb: str, level: float) -> str:
-    """A training in words: "natural" or, say, "constant hot 6"."""
-    return strategy if perturb == "none" else f"{strategy} {condition_label(perturb, level)}"
-
-
-def with_labels(table: pd.DataFrame) -> pd.DataFrame:
-    """Adds the columns `training` and `test`, conditions in words."""
-    return table.assign(
-        training=[
-            training_label(*row)
-            for row in zip(table["strategy"], table["train_perturb"], table["train_level"])
-        ],
-        test=[condition_label(*row) for row in zip(table["test_perturb"], table["test_level"])],
-    )
-
-
-def comparison(trials: pd.DataFrame) -> pd.DataFrame:
-    """A table to read: a row a training, a column a test condition.
-
-    Args:
-        trials: of one or more runs.
-
-    Returns:
-        Texts such as "76.73 ± 0.37": percent, mean and population standard deviation;
-        the mean alone where there is one trial.
-    """
-    summary = with_labels(summarize(trials))
-    summary["text"] = [
-        f"{100 * mean:.2f}" + (f" ± {100 * std:.2f}" if count > 1 else "")
-        for mean, std, count in zip(summary["mean"], summary["std"], summary["n_trials"])
-    ]
-    table = summary.pivot_table(
-        index="training", columns="test", values="text", aggfunc="first", sort=False
-    )
-    return table.fillna("").rename_axis(index=None, columns=None)
-
-
-def profile(trials: pd.DataFrame) -> pd.DataFrame:
-    """How robust models are over all their tests: a row a training.
-
-    Args:
-        trials: of one or more runs, each with natural images among its tests. Those of one
-            training, with several seeds, count as their mean.
-
-    Returns:
-        natural accuracy; mean over the perturbed tests, all as heavy; worst, the lowest of
-        them; at, which test that is; and drop, natural less worst. Fractions; the means
-        over trials count.
-    """
-    summary = with_labels(summarize(trials))
-    tests = summary.groupby(["training", *TEST_COLUMNS], dropna=False, sort=False)["mean"]
-    rows = {}
-    for training, group in tests.mean().reset_index().groupby("training", sort=False):
-        natural = group[group["test_perturb"] == "none"]["mean"].iloc[0]
-        rows[training] = profile_of(natural, group[group["test_perturb"] != "none"], "mean")
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def profile_of(natural: float, tests: pd.DataFrame, column: str) -> dict[str, Any]:
-    """A row of `profile`.
-
-    Args:
-        natural: accuracy on natural images.
-        tests: a row a perturbed test, with `TEST_COLUMNS` and the accuracies.
-        column: the name of the column that has these.
-    """
-    worst = tests.loc[tests[column].idxmin()]
-    return {
-        "natural": natural,
-        "mean": tests[column].mean(),
-        "worst": worst[column],
-        "at": condition_label(worst["test_perturb"], worst["test_level"]),
-        "drop": natural - worst[column],
-    }

@@ -1,15 +1,14 @@
-"""A model's file of trials, which grows: no trial that is in it is run again."""
+"""A model's `trials.csv`, which grows: no trial that is in it is run again."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import pandas as pd
 
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Condition, OtherImages, by_condition, number_of_trials
+from robust_tf.evaluation import Condition, by_condition, condition_key, number_of_trials
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.results import tables
 
@@ -19,7 +18,7 @@ def complete(
     model: keras.Model | Callable,
     split: Split,
     conditions: Iterable[Condition],
-    columns: Mapping[str, Any],
+    columns: Mapping[str, object],
     *,
     trials: int,
     seed: int,
@@ -31,14 +30,14 @@ def complete(
         path: the file, in a folder of the output directory; both are made if absent.
         model: as in `evaluation.Evaluator`.
         split: the test set.
-        conditions: perturbations, and None for natural images.
-        columns: what tells of the model, `results.TRAINING_COLUMNS`.
+        conditions: what the model is tested with.
+        columns: what is known of the model, `results.TRAINING_COLUMNS`.
         trials: passes for each random perturbation.
         seed: the experiment's seed.
         label: the progress bar's label; no bar without one.
 
     Returns:
-        The asked trials, columns as in `results.TRIAL_COLUMNS`.
+        The trials asked for, columns as in `results.TRIAL_COLUMNS`.
 
     Raises:
         InvalidArgument: if a condition does not fit the images or `trials` is below 1.
@@ -49,7 +48,7 @@ def complete(
     conditions = list(conditions)
     with locked(prepare_directory("output_dir", path.parent)):
         kept = _read(path)
-        done = _done(kept, len(split), conditions, trials)
+        done = _done(kept, len(split), conditions)
         # What a condition has cost is kept, should the next one be stopped.
         for rows in by_condition(
             model, split, conditions, trials=trials, seed=seed, done=done, label=label
@@ -59,11 +58,7 @@ def complete(
             with writing_to("output_dir", path.parent.parent):
                 tables.write(kept, path, tables.TRIAL_COLUMNS)
         kept = _read(path)
-    asked = _sizes(conditions, len(split))
-    wanted = [
-        row["trial"] < trials and asked.get(_row_key(row)) == row["n_examples"]
-        for row in kept.to_dict("records")
-    ]
+    wanted = _belongs(kept, len(split), conditions) & (kept["trial"] < trials)
     return kept[wanted].reset_index(drop=True)
 
 
@@ -73,12 +68,16 @@ def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, t
     Args:
         path: the file; it may be absent.
         examples: number of test images.
-        conditions: perturbations, and None for natural images.
+        conditions: what the model is tested with.
         trials: passes for each random perturbation.
     """
     conditions = list(conditions)
-    asked = sum(number_of_trials(condition, trials) for condition in conditions)
-    return len(_done(_read(path), examples, conditions, trials)) == asked
+    done = _done(_read(path), examples, conditions)
+    return all(
+        (condition.key, trial) in done
+        for condition in conditions
+        for trial in range(number_of_trials(condition, trials))
+    )
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -86,40 +85,20 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _done(
-    kept: pd.DataFrame, examples: int, conditions: Iterable[Condition], trials: int
-) -> set[tuple[Condition, int]]:
-    """The asked trials that are there."""
-    sizes = _sizes(conditions, examples)
-    there = {
-        (_row_key(row), row["trial"])
-        for row in kept.to_dict("records")
-        if sizes.get(_row_key(row)) == row["n_examples"]
-    }
-    return {
-        (condition, trial)
-        for condition in conditions
-        for trial in range(number_of_trials(condition, trials))
-        if (_key(condition), trial) in there
-    }
+    kept: pd.DataFrame, examples: int, conditions: list[Condition]
+) -> set[tuple[tuple[str, float], int]]:
+    """Key and trial of the stored trials of some conditions."""
+    stored = kept[_belongs(kept, examples, conditions)]
+    return set(zip(_keys(stored), stored["trial"]))
 
 
-def _sizes(conditions: Iterable[Condition], examples: int) -> dict[tuple[str, float], int]:
-    """How many images each condition has, the test set having `examples`."""
-    return {
-        _key(condition): len(condition.split) if isinstance(condition, OtherImages) else examples
-        for condition in conditions
-    }
+def _keys(trials: pd.DataFrame) -> list[tuple[str, float]]:
+    return [condition_key(*row) for row in zip(trials["test_perturb"], trials["test_level"])]
 
 
-def _key(condition: Condition) -> tuple[str, float]:
-    """What tells conditions of a run apart, whatever a CSV made of the last bit of a level."""
-    return (condition.kind, _level(condition.level)) if condition else ("none", 0.0)
-
-
-def _row_key(row: Mapping[str, Any]) -> tuple[str, float]:
-    """The `_key` of the condition of a row of trials."""
-    return row["test_perturb"], _level(row["test_level"])
-
-
-def _level(level: float) -> float:
-    return 0.0 if pd.isna(level) else round(level, 9)
+def _belongs(trials: pd.DataFrame, examples: int, conditions: list[Condition]) -> pd.Series:
+    """Which trials are of some conditions, with all images where the test set has `examples`."""
+    sizes = {condition.key: condition.examples(examples) for condition in conditions}
+    return trials["n_examples"] == pd.Series(
+        map(sizes.get, _keys(trials)), trials.index, dtype=float
+    )

@@ -1,6 +1,7 @@
 """The declaration of a run, carrying one out, and carrying many out."""
 
-from robust_tf.runs.declaration import PLAN_COLUMNS, RUN_COLUMNS, Run, resolve
+from robust_tf.runs.declaration import RUN_COLUMNS, Run
+from robust_tf.runs.resolution import resolve
 from robust_tf.runs.stages import (
     completed_epochs,
     draw,
@@ -12,7 +13,6 @@ from robust_tf.runs.stages import (
 )
 
 __all__ = [
-    "PLAN_COLUMNS",
     "RUN_COLUMNS",
     "Run",
     "completed_epochs",

@@ -6,12 +6,11 @@ Flags, columns and the run's name are derived from it; nothing here trains or wr
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Mapping
 from typing import Annotated, Any
 
 import keras
 
-from robust_tf import models, saved_models, settings
+from robust_tf import models, settings
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import file_name
@@ -21,7 +20,6 @@ from robust_tf.settings import OneOf, choice, switch, whole
 from robust_tf.training import (
     JIT_COMPILE,
     STRATEGIES,
-    Constant,
     Natural,
     Recipe,
     Strategy,
@@ -29,9 +27,6 @@ from robust_tf.training import (
     augmentations,
     devices,
 )
-from robust_tf.training.ramp import Ramp
-from robust_tf.training.recipes import LEAST_STEPS_PER_EPOCH, RECIPES, TRANSFER, recipe_of
-from robust_tf.training.strategies import counts_pixels
 
 NETWORKS = {name: settings.of_function(function) for name, function in models.MODELS.items()}
 
@@ -53,7 +48,7 @@ class PretrainedNetwork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What to train, in full; made by `resolve`.
+    """What to train, in full; made by `resolution.resolve`.
 
     Attributes:
         strategy: one of `training.STRATEGIES`.
@@ -259,183 +254,6 @@ def _identity(run: Run) -> dict[str, Any]:
     return {name: value for name, value in (always | flat).items() if name not in unused}
 
 
-def check(given: Mapping[str, Any], loosely: Collection[str] = ()) -> dict[str, Any]:
-    """Checks what can be checked of a run's settings before there are data.
-
-    Args:
-        given: settings by name, as a user asks for them.
-        loosely: names of those that are left out where the strategy does not have them.
-
-    Returns:
-        The same, parsed; with the strategy, and the perturbation as a value.
-
-    Raises:
-        InvalidArgument: if one is unknown, not allowed, or not for the strategy.
-    """
-    perturbation = given.get("perturbation")
-    given = settings.check(Run, {k: v for k, v in given.items() if k != "perturbation"})
-    perturbed = perturbation is not None or "perturb" in given
-    given.setdefault("strategy", "constant" if perturbed else "natural")
-    if perturbation is not None:
-        given["perturbation"] = perturbation
-    preset = {k: v for k, v in PRESETS[given.get("preset", "text")].items() if not callable(v)}
-    foreign = _of_strategies() - _of_strategy(given["strategy"])
-    for name in [name for name in given if name in foreign]:
-        if name not in loosely:
-            expected = f"no value with strategy={given['strategy']}"
-            raise InvalidArgument(name, given[name], expected)
-        del given[name]
-    if "extra_pixels" in loosely and perturbation and not counts_pixels(perturbation):
-        given.pop("extra_pixels", None)
-    strategy = settings.make(STRATEGIES[given["strategy"]], preset | given)
-    if isinstance(strategy, Constant):
-        given["perturbation"] = strategy.perturbation
-    if given.get("pretrained"):
-        network = {"model", "standardize", "precision"}
-        network |= {name for kind in NETWORKS.values() for name in settings.declared(kind)}
-        for name in given:
-            if name in network:
-                expected = "no value with pretrained, which decides it"
-                raise InvalidArgument(name, given[name], expected)
-    return given
-
-
-def resolve(data: Data, *, loosely: Collection[str] = (), **given: Any) -> Run:
-    """The run that settings ask for, in full.
-
-    Args:
-        data: the dataset.
-        loosely: names of settings that are left out where the run's strategy, optimizer or
-            network does not have them.
-        **given: settings by name, those of the flags of `pipelines.run`; `perturbation` may
-            stand for `perturb` and `level`. Others have the defaults of the network's recipe
-            and the preset.
-
-    Returns:
-        The run.
-
-    Raises:
-        InvalidArgument: if a setting is not allowed or does not fit the data.
-        Unavailable: if `pretrained` is no SavedModel that can be reloaded.
-    """
-    given = check(given, loosely)
-    known: dict[str, Any] = {
-        "dataset": data.name,
-        "data_source": data.source,
-        "divisor": data.train.divisor,
-        "train_examples": len(data.train),
-        "test_examples": len(data.test),
-        "natural": None,
-        "start": None,
-    }
-    network = given.get("model", default_network(data.image_shape))
-    of_natural = {
-        name: value for name, value in given.items() if name not in _of_strategy(given["strategy"])
-    }
-    of_natural |= {"strategy": "natural"}
-    if given.get("pretrained"):
-        pretrained = _pretrained(given["pretrained"], data)
-        known |= pretrained
-        network = str(pretrained["model"])
-        if network in NETWORKS:
-            of_natural["model"] = network
-        known["natural"] = resolve(data, loosely=loosely, **of_natural)
-        network = network if network in NETWORKS else default_network(data.image_shape)
-    elif given["strategy"] != "natural":
-        known["natural"] = resolve(data, loosely=loosely, **of_natural)
-        if given["strategy"] == "transfer":
-            known["start"] = known["natural"].name
-    values = _defaults(network, given, data) | given
-    values["model"] = network
-    asked = [name for name in given if name != "perturbation" and name not in loosely]
-    run = settings.make(Run, values, asked, **known)
-    if run.perturbation is not None:
-        run.perturbation.check(data.image_shape)
-    if not given.get("pretrained"):
-        models.check(network, data.image_shape)
-    return run
-
-
-def default_network(image_shape: tuple[int, int, int]) -> str:
-    """The paper's network for images of a shape: MNIST's for one channel."""
-    return "mnist_cnn" if image_shape[-1] == 1 else "cifar10_cnn"
-
-
-def _of_strategy(strategy: str) -> set[str]:
-    """The settings that belong to a strategy, not to its natural run."""
-    return {*settings.declared(STRATEGIES[strategy]), "perturbation"}
-
-
-def _defaults(network: str, given: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """The settings of the network's recipe, then those of the preset."""
-    recipe = recipe_of(network, given["strategy"], len(data.train), data.image_shape)
-    usual = recipe.get("optimizer", "adam")
-    if (given.get("optimizer", usual) == "sgd") != (usual == "sgd"):
-        del recipe["learning_rate"]  # it is for another optimizer
-    values: dict[str, Any] = recipe | {k: v for k, v in given.items() if v is not None}
-    preset = {
-        name: value(values) if callable(value) else value
-        for name, value in PRESETS[given.get("preset", "text")].items()
-        if name not in given
-        and not (callable(value) and name in _of_strategies() - _of_strategy(given["strategy"]))
-    }
-    return recipe | preset
-
-
-def _of_strategies() -> set[str]:
-    return set().union(*map(_of_strategy, STRATEGIES))
-
-
-def _pretrained(path: str, data: Data) -> dict[str, Any]:
-    """What a SavedModel that training starts from decides of a run."""
-    folder = saved_models.find("pretrained", path)
-    trained = saved_models.load(folder, argument="pretrained")
-    shape = trained.input_shape[1:]
-    if shape != data.image_shape:
-        expected = f"a model for images of shape {data.image_shape}, not {shape}"
-        raise InvalidArgument("pretrained", path, expected)
-    layers = {layer.name: layer for layer in trained.layers}
-    return {
-        "start": saved_models.fingerprint(folder),
-        "model": PretrainedNetwork(trained.name),
-        "standardize": layers["standardization"].mode if "standardization" in layers else "none",
-        "precision": models.precision_of(trained),
-    }
-
-
-def defaults_in_words() -> dict[str, str]:
-    """The defaults of the settings that networks and presets decide, by name."""
-    words: dict[str, str] = {}
-    for name, declared in settings.declared(Run).items():
-        by_network = {
-            network: table[name]
-            for network, table in RECIPES.items()
-            if table.get(name, declared.default) != declared.default
-        }
-        by_transfer = {network: t[name] for network, t in TRANSFER.items() if name in t}
-        by_preset = {
-            preset: table[name]
-            for preset, table in PRESETS.items()
-            if name in table and name != "extra_pixels"
-        }
-        parts = [] if declared.default in (dataclasses.MISSING, ()) else [_text(declared.default)]
-        parts += [f"{_text(value)} ({network})" for network, value in by_network.items()]
-        parts += [f"{_text(value)} (transfer, {network})" for network, value in by_transfer.items()]
-        parts += [f"{_text(value)} (preset {preset})" for preset, value in by_preset.items()]
-        if by_network or by_transfer or by_preset:
-            words[name] = ", ".join(parts)
-    words["ramp_end"] = f"{Ramp.end:g}, 1 - 1/epochs (preset published)"
-    words["batch_size"] += f"; less where that makes fewer than {LEAST_STEPS_PER_EPOCH} batches"
-    words["extra_pixels"] = "0, 1 (preset published)"
-    return words
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
-
-
 # Columns of every run, whatever it trains; then those of its settings, and what was measured.
 _FIRST = [
     "run", "dataset", "data_source", "model", "strategy", "train_perturb", "train_level", "seed",
@@ -458,6 +276,3 @@ _SETTINGS = [_RENAMED.get(name, name) for name in settings.declared(Run)]
 _DATA = ["divisor", "train_examples", "test_examples"]
 _KNOWN = [*dict.fromkeys([*_FIRST, "train_range", *_SETTINGS, *_DATA])]
 RUN_COLUMNS = [*_KNOWN, *_MEASURED]
-# The models of an experiment: all that is known of a run before it is trained, then what
-# it is tested with, "natural;hot 2", and how often.
-PLAN_COLUMNS = [*_KNOWN, "tests", "trials"]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from robust_tf import training
 from robust_tf.data import Data, without_autotuning
-from robust_tf.evaluation import Evaluator, number_of_trials
+from robust_tf.evaluation import Evaluator, Natural, number_of_trials
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.tasks import Task
 
@@ -70,10 +70,10 @@ def _measure(run: Run, data: Data) -> tuple[float, float, float]:
 
     train()
     evaluator = Evaluator(model, data.test.first(_TEST_EXAMPLES), run.seed)
-    evaluator.accuracy(None)
+    evaluator.accuracy(Natural())
     start = time.perf_counter() - begun
     an_image = _time(train) / (steps * run.recipe.batch_size)
-    passes = _time(lambda: [evaluator.accuracy(None) for _ in range(_STEPS)])
+    passes = _time(lambda: [evaluator.accuracy(Natural()) for _ in range(_STEPS)])
     return start, an_image, passes / (_STEPS * min(_TEST_EXAMPLES, len(data.test)))
 
 

@@ -80,14 +80,14 @@ class Experiment:
 
 def with_all_tests(cells: Iterable[Cell]) -> list[Cell]:
     """The same models, tested with all kinds, not those of their own family alone."""
-    return [dataclasses.replace(cell, test_levels=test_levels(KINDS)) for cell in cells]
+    return [dataclasses.replace(cell, test_levels=levels_of(KINDS)) for cell in cells]
 
 
-def test_levels(kinds: Collection[str]) -> Levels:
+def levels_of(kinds: Collection[str]) -> Levels:
     """The paper's tests of some kinds."""
     return tuple((name, kind.test_levels) for name, kind in KINDS.items() if name in kinds)
 
 
-def tests_of_family(kinds: Collection[str]) -> Levels:
+def levels_of_family(kinds: Collection[str]) -> Levels:
     """The paper's tests of the families of some kinds."""
-    return test_levels(kinds_of({KINDS[kind].family for kind in kinds}))
+    return levels_of(kinds_of({KINDS[kind].family for kind in kinds}))

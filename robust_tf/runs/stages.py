@@ -18,7 +18,7 @@ import robust_tf
 from robust_tf import machine, results, saved_models, training
 from robust_tf.data import Data
 from robust_tf.errors import Unavailable
-from robust_tf.evaluation import Condition, Evaluator, OtherImages, examples, images_of
+from robust_tf.evaluation import Condition, Evaluator, Natural, examples
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
@@ -136,7 +136,7 @@ def _fit_and_export(
     row = {
         **run.columns(),
         "train_accuracy": history["accuracy"].iloc[-1],
-        "natural_accuracy": Evaluator(model, data.test, run.seed).accuracy(None),
+        "natural_accuracy": Evaluator(model, data.test, run.seed).accuracy(Natural()),
         "seconds": seconds,
         "images_per_second": run.recipe.epochs * started.examples / seconds,
         "threads": machine.threads(),
@@ -208,7 +208,7 @@ def test(
     Args:
         run: resolved for `data`, and trained.
         data: the dataset; its test split is used.
-        conditions: perturbations, and None for natural images.
+        conditions: what it is tested with.
         trials: passes for each random perturbation.
         output_dir: holds the run's folder.
         saved_models_dir: holds the run's SavedModel.
@@ -235,7 +235,7 @@ def test(
         label=f"testing {run.label}" if progress else None,
     )
     known = pd.read_csv(path)
-    sizes = {len(images_of(condition, data.test)) for condition in (None, *conditions)}
+    sizes = {condition.examples(len(data.test)) for condition in (Natural(), *conditions)}
     known = known[known["n_examples"].isin(sizes)]
     with writing_to("saved_models_dir", saved_models_dir):
         saved_models.add_robustness(folder, results.summarize(known))
@@ -293,14 +293,19 @@ def draw(
     Raises:
         Unavailable: if the folder cannot be written.
     """
-    folders = {run.label: Path(output_dir) / run.name for run in runs}
-    histories = {label: pd.read_csv(folder / "history.csv") for label, folder in folders.items()}
-    loaded = {run.label: load_model(run, output_dir, saved_models_dir) for run in runs}
-    computed = [condition for condition in conditions if not isinstance(condition, OtherImages)]
-    shown = examples.misled(loaded, data, computed, seed=runs[-1].seed)
+    folders = {run.name: Path(output_dir) / run.name for run in runs}
+    settings = pd.DataFrame([run.columns() for run in runs])
+    labels = results.labels(settings, settings)
+    history = pd.concat(
+        [pd.read_csv(folder / "history.csv").assign(run=name) for name, folder in folders.items()],
+        ignore_index=True,
+    )
+    loaded = {labels[run.name]: load_model(run, output_dir, saved_models_dir) for run in runs}
+    of_test_set = [one for one in conditions if one.split(data.test) is data.test]
+    shown = examples.misled(loaded, data, of_test_set, seed=runs[-1].seed)
     drawn = {
-        "accuracy": figures.accuracy(trials),
-        "training": figures.training_curves(histories),
+        "accuracy": figures.accuracy(trials, settings),
+        "training": figures.training(history, labels),
         "examples": figures.examples(shown),
     }
     folder = list(folders.values())[-1] / "figures"

@@ -1,194 +1,113 @@
-"""Experiments of many models: which are still to do, by whom, and what they found.
+"""Experiments of many models: which are still to do, who does them, and their tables.
 
 A sweep keeps no state of its own but the list of its models: what is done is seen from
 the runs' folders. So it can be stopped at any moment and begun again, and several
 processes can share it.
 """
 
-import contextlib
-import functools
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import tqdm
 
-from robust_tf import data as data_lib
 from robust_tf import machine, results
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import examples
-from robust_tf.executors.cluster import Cluster, ClusterWorkers
-from robust_tf.executors.processes import LocalWorkers, Outcome
 from robust_tf.files import prepare_directory, writing_to
 from robust_tf.runs import stages
-from robust_tf.runs import tasks as tasks_lib
-from robust_tf.runs.sources import Sources
+from robust_tf.runs.pool import Outcome, Pool
 from robust_tf.runs.tasks import Task
 
-# Seconds between looks at what has been done.
+# Seconds between looks at what other processes have done.
 _POLL_SECONDS = 0.5
-# Share of a model's work that is its training; for the progress bar only.
-_TRAINING_SHARE = 0.85
 
 
 def carry_out(
     name: str,
     tasks: list[Task],
-    sources: Sources,
+    pool: Pool,
     *,
-    workers: int | None = None,
-    threads: int | None = None,
-    cluster: Cluster | None = None,
     output_dir: str | os.PathLike,
-    saved_models_dir: str | os.PathLike,
-    saved_models_url: str | None = None,
-    seconds: Mapping[str, float] | None = None,
+    ended: Callable[[Task], None] | None = None,
     progress: bool = True,
 ) -> list[Outcome]:
     """Carries out what is not done yet of an experiment, and gathers its tables.
 
     Args:
-        name: the experiment's, that of a folder in `output_dir`; see `results.gather`.
+        name: the experiment's name, that of a folder in `output_dir`; see `results.gather`.
         tasks: from `tasks.plan`.
-        sources: where the tasks' data come from.
-        workers: how many models are trained at once, each in a process of its own; by
-            default one, or as many as there is room for on a cluster.
-        threads: TensorFlow's threads in each of them; by default as `threads_of_each`
-            says. Sums are taken in another order with another number of them, so that
-            trained weights differ, at first by rounding.
-        cluster: carries the tasks out; None for this machine alone.
+        pool: carries them out, such as `executors.processes.LocalPool`.
         output_dir: where the runs' folders are made.
-        saved_models_dir: where SavedModels are exported.
-        saved_models_url: what `runs.csv` calls that directory; by default as it is given.
-        seconds: by run, how long it takes, for the progress bar; by default as long as
-            it has images to see.
+        ended: called with each task that the pool has carried out or failed in.
         progress: show a progress bar.
 
     Returns:
         The tasks that failed, with the reason.
 
     Raises:
-        InvalidArgument: if an argument is out of range, or if the experiment has models
-            with other settings there already.
-        Unavailable: if a directory cannot be written, or the cluster not be used.
+        InvalidArgument: if the directory has the experiment's models with other settings.
+        Unavailable: if the directory cannot be written, or the pool is of no use.
     """
-    # SavedModels first: a run whose results are there has its SavedModel.
-    directories = {
-        "saved_models_dir": prepare_directory("saved_models_dir", saved_models_dir),
-        "output_dir": prepare_directory("output_dir", output_dir),
-    }
-    function = functools.partial(
-        tasks_lib.work,
-        threads=threads_of_each(workers, threads, cluster),
-        saved_models_url=saved_models_url or Path(saved_models_dir).as_posix(),
-    )
-    pool: LocalWorkers | ClusterWorkers
-    if cluster is None:
-        pool = LocalWorkers(
-            workers or 1, functools.partial(function, load=sources.of, **directories)
-        )
-    else:
-        datasets = {name: sources.load(name) for name in {task.run.dataset for task in tasks}}
-        pool = ClusterWorkers(cluster, function, workers, directories, datasets)
-    with pool:
-        rows = pd.DataFrame([task.columns() for task in tasks])
-        results.add_to_plan(directories["output_dir"], name, rows)
+    output_dir = prepare_directory("output_dir", output_dir)
+    rows = pd.DataFrame([task.columns() for task in tasks])
+    results.add_to_plan(output_dir, name, rows)
+    left = [task for task in tasks if not task.is_done(output_dir)]
+    with tqdm.tqdm(
+        desc=name,
+        initial=len(tasks) - len(left),
+        total=len(tasks),
+        unit="model",
+        dynamic_ncols=True,
+        disable=not (progress and left),
+    ) as bar:
         try:
-            return _distribute(tasks, pool, directories["output_dir"], seconds or {}, progress)
+            return _distribute(left, pool, output_dir, ended, bar)
         finally:
             with writing_to("output_dir", output_dir):
                 results.gather(output_dir, name)
 
 
-def save_examples(
-    tasks: Iterable[Task],
-    datasets: Mapping[str, data_lib.Data],
-    output_dir: str | os.PathLike,
-    saved_models_dir: str | os.PathLike,
-) -> None:
-    """Writes the examples of figures 3, 5 and 7 to `impact/tables/examples.csv`.
-
-    Args:
-        tasks: of the experiment "impact"; a dataset's first model that is done is shown.
-        datasets: by name.
-        output_dir: holds the runs' folders.
-        saved_models_dir: holds their SavedModels.
-
-    Raises:
-        Unavailable: if a SavedModel is gone or the table cannot be written.
-    """
-    output_dir = Path(output_dir)
-    tables: dict[str, pd.DataFrame] = {}
-    for run in (task.run for task in tasks if task.is_done(output_dir)):
-        if run.dataset not in tables:
-            model = stages.load_model(run, output_dir, saved_models_dir)
-            data = datasets[run.dataset]
-            tables[run.dataset] = examples.of_paper(run.label, model, data, seed=run.seed)
-    if tables:
-        table = pd.concat(tables.values(), ignore_index=True)
-        with writing_to("output_dir", output_dir):
-            path = output_dir / "impact" / "tables" / "examples.csv"
-            results.write(table, path, list(table.columns))
-
-
-def threads_of_each(
-    workers: int | None, threads: int | None = None, cluster: Cluster | None = None
-) -> int:
-    """TensorFlow's threads in each of some processes.
-
-    Args:
-        workers: how many processes; None for one.
-        threads: what is asked for; None for a fair share of this machine's cores, or the
-            cores that a cluster sets aside for a task.
-        cluster: the cluster that the processes run on, if any.
-
-    Raises:
-        InvalidArgument: if a number is below 1.
-    """
-    for argument, value in (("workers", workers), ("threads", threads)):
-        if value is not None and value < 1:
-            raise InvalidArgument(argument, value, "a whole number from 1 on")
-    fair = cluster.num_cpus if cluster else machine.cores() // (workers or 1)
-    return threads or max(1, int(fair))
-
-
 def _distribute(
-    tasks: list[Task],
-    workers: LocalWorkers | ClusterWorkers,
+    waiting: list[Task],
+    pool: Pool,
     output_dir: Path,
-    seconds: Mapping[str, float],
-    progress: bool,
+    ended: Callable[[Task], None] | None,
+    bar: tqdm.tqdm,
 ) -> list[Outcome]:
+    """Has tasks done, by the pool or by other processes; returns those that failed."""
+    planned = {task.run.name for task in waiting}
     failed: list[Outcome] = []
-    waiting = [task for task in tasks if not task.is_done(output_dir)]
-    planned = {task.run.name for task in tasks}
-    bar = _Bar(tasks, seconds, output_dir, shown=progress and bool(waiting))
-    with contextlib.closing(bar):
-        bar.look()
-        while waiting or workers.busy:
-            for task in _ready(waiting, workers.free, planned, output_dir):
-                waiting.remove(task)
-                if not task.is_done(output_dir):  # by another process meanwhile
-                    workers.submit(task)
-            outcomes = workers.wait(_POLL_SECONDS)
-            if not workers.busy and not outcomes:
-                time.sleep(_POLL_SECONDS)  # all that is left is with other processes
-            for outcome in outcomes:
-                if outcome.problem is not None:
-                    failed.append(outcome)
-                    bar.write(f"{outcome.task} failed: {outcome.problem}")
-                    if outcome.details:
-                        bar.write(outcome.details)
-            lost = {outcome.task.run.name for outcome in failed}
-            for task in [task for task in waiting if _waits_for(task, lost, output_dir)]:
-                waiting.remove(task)
-                failed.append(Outcome(task, "its natural model failed"))
-            bar.look()
-        bar.look(last=True)
-    return failed
+    outcomes: list[Outcome] = []
+    while True:
+        for task in _ready(waiting, pool.free, planned, output_dir):
+            waiting.remove(task)
+            if task.is_done(output_dir):  # by another process meanwhile
+                bar.update()
+            else:
+                pool.submit(task)
+        for outcome in outcomes:  # now that the pool has new work
+            if ended:
+                ended(outcome.task)
+        if not (waiting or pool.busy):
+            return failed
+        outcomes = pool.wait(_POLL_SECONDS) if pool.busy else []
+        if not pool.busy and not outcomes:
+            time.sleep(_POLL_SECONDS)  # all that is left is with other processes
+        for outcome in outcomes:
+            if outcome.problem is None:
+                bar.update()
+                continue
+            failed.append(outcome)
+            bar.write(f"{outcome.task} failed: {outcome.problem}")
+            if outcome.details:
+                bar.write(outcome.details)
+        lost = {outcome.task.run.name for outcome in failed}
+        for task in [task for task in waiting if _waits_for(task, lost, output_dir)]:
+            waiting.remove(task)
+            failed.append(Outcome(task, "its natural model failed"))
 
 
 def _ready(waiting: list[Task], most: int, planned: set[str], output_dir: Path) -> list[Task]:
@@ -208,63 +127,24 @@ def _waits_for(task: Task, names: set[str], output_dir: Path) -> bool:
     return start is not None and start.name in names and not stages.is_finished(start, output_dir)
 
 
-class _Bar:
-    """A progress bar over all tasks, from what their folders show; those of others too."""
+def threads_of_each(
+    workers: int | None, threads: int | None = None, cores: float | None = None
+) -> int:
+    """TensorFlow's threads in each of several processes.
 
-    def __init__(
-        self, tasks: list[Task], seconds: Mapping[str, float], output_dir: Path, shown: bool
-    ):
-        self._tasks = tasks
-        self._weights = [
-            seconds.get(task.run.name, float(task.run.recipe.epochs * task.run.train_examples))
-            for task in tasks
-        ]
-        self._output_dir = output_dir
-        self._start = self._next = time.monotonic()
-        self._first: float | None = None
-        self._done: set[str] = set()
-        self._bar = tqdm.tqdm(
-            total=100.0,
-            disable=not shown,
-            bar_format="{desc} |{bar}| {postfix}",
-            dynamic_ncols=True,
-        )
+    Args:
+        workers: how many processes; None for one.
+        threads: the number asked for; None for as many as there are cores for a process.
+        cores: how many cores are set aside for a process; None for a fair share of this
+            machine's.
 
-    def look(self, last: bool = False) -> None:
-        """Shows what has been done since; takes no more than a tenth of the time."""
-        begun = time.monotonic()
-        if self._bar.disable or (begun < self._next and not last):
-            return
-        total = sum(self._weights)
-        work = sum(weight * self._share(task) for weight, task in zip(self._weights, self._tasks))
-        if self._first is None:
-            self._first = work
-        elapsed = time.monotonic() - self._start
-        speed = (work - self._first) / elapsed if elapsed else 0.0
-        self._bar.n = 100.0 * work / total
-        self._bar.set_description_str(f"{len(self._done)}/{len(self._tasks)} models", refresh=False)
-        remaining = duration((total - work) / speed) if speed else "unknown"
-        self._bar.set_postfix_str(f"{duration(elapsed)} so far, {remaining} left")
-        self._next = begun + 10 * (time.monotonic() - begun)
-
-    def write(self, text: str) -> None:
-        """Writes lines above the bar."""
-        self._bar.write(text)
-
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        self._bar.close()
-
-    def _share(self, task: Task) -> float:
-        """How much of a task has been done, in [0, 1]."""
-        name = task.run.name
-        if name in self._done or task.is_done(self._output_dir):
-            self._done.add(name)
-            return 1.0
-        if stages.is_finished(task.run, self._output_dir):
-            return _TRAINING_SHARE
-        epochs = stages.completed_epochs(task.run, self._output_dir)
-        return _TRAINING_SHARE * epochs / task.run.recipe.epochs
+    Raises:
+        InvalidArgument: if a number is below 1.
+    """
+    for argument, value in (("workers", workers), ("threads", threads)):
+        if value is not None and value < 1:
+            raise InvalidArgument(argument, value, "a whole number from 1 on")
+    return threads or max(1, int(cores or machine.cores() // (workers or 1)))
 
 
 def duration(seconds: float) -> str:

@@ -16,12 +16,13 @@ from robust_tf import data as data_lib
 from robust_tf import machine, results, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition
-from robust_tf.evaluation.suites import TRIALS, tests_at
+from robust_tf.evaluation.suites import TRIALS, conditions_at
 from robust_tf.files import is_locked
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs import stages
-from robust_tf.runs.declaration import Run, resolve
+from robust_tf.runs.declaration import Run
 from robust_tf.runs.experiments import Cell
+from robust_tf.runs.resolution import resolve
 from robust_tf.training import Natural
 
 
@@ -53,10 +54,9 @@ class Task:
         return any(map(is_locked, stages.folders(self.run, output_dir)))
 
     def columns(self) -> dict[str, Any]:
-        """The task as columns of `results.PLAN_COLUMNS`."""
+        """The task as a row of an experiment's `models.csv`."""
         tests = ";".join(
-            results.condition_label(*((test.kind, test.level) if test else ("none", 0.0)))
-            for test in self.conditions
+            results.condition_label(test.key[0], test.level) for test in self.conditions
         )
         return {**self.run.columns(), "tests": tests, "trials": self.trials}
 
@@ -89,7 +89,7 @@ def plan(
 
     Args:
         cells: the experiment's models.
-        given: settings for all models, by name, as arguments of `declaration.resolve`. One
+        given: settings for all models, by name, as arguments of `resolve`. One
             that belongs to some strategies, optimizers or networks holds for those models
             that have it.
         datasets: by name.
@@ -109,7 +109,7 @@ def plan(
             own = {**given, **cell.settings, "seed": seed}
             run = resolve(datasets[cell.dataset], loosely=given.keys(), **own)
             unused -= set(settings.flatten(run))
-            tests = tests_at(cell.test_levels, run.channel_blur)
+            tests = conditions_at(cell.test_levels, run.channel_blur)
             tasks.append(Task(run, tests, trials))
     for name in unused:
         raise InvalidArgument(name, given[name], "a setting that one of the models has")

@@ -3,6 +3,8 @@
 A third-party classifier is a function from images to scores here, too.
 """
 
+from robust_tf.saved_models import classifiers
+from robust_tf.saved_models.classifiers import Classifier
 from robust_tf.saved_models.exports import (
     EXAMPLE,
     EXTRA,
@@ -18,10 +20,12 @@ from robust_tf.saved_models.exports import (
 )
 
 __all__ = [
+    "Classifier",
     "EXAMPLE",
     "EXTRA",
     "ROBUSTNESS",
     "add_robustness",
+    "classifiers",
     "export",
     "find",
     "fingerprint",

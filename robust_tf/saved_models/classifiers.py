@@ -1,27 +1,20 @@
-"""A saved classifier of any maker as a function from images to scores, and its tests.
+"""Any saved classifier, third-party ones too, as a function from images to scores.
 
 This package's own reload as Keras models by `saved_models.load`.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import pandas as pd
 import tensorflow as tf
 
-from robust_tf import results
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
-from robust_tf.evaluation import Condition
-from robust_tf.files import digest, file_name
-from robust_tf.results import figures
-from robust_tf.results import trials as trials_lib
 from robust_tf.saved_models import exports
 
 # What a signature and an output are called where there are several.
@@ -35,7 +28,7 @@ class Classifier:
     Attributes:
         path: its file, or the folder of its version.
         name: of its file, or of its folder with the version.
-        fingerprint: tells it from all others.
+        fingerprint: a digest of its content.
         signature: the SavedModel's signature that is called; None for a `.keras` file.
         input: likewise the name of its input.
         output: likewise the name of the output that has the scores.
@@ -43,7 +36,7 @@ class Classifier:
         classes: number of classes; None where it does not say.
         function: from images in `input_range` to scores.
         input_range: the values that black and white have in its input.
-        metadata: as of `saved_models.metadata`; empty for a model of another maker.
+        metadata: as of `saved_models.metadata`; empty for a third-party model.
     """
 
     path: Path
@@ -147,79 +140,6 @@ def load(
         function=function,
         input_range=input_range,
         metadata=exports.metadata(folder),
-    )
-
-
-def test(
-    classifier: Classifier,
-    data: Data,
-    conditions: Iterable[Condition],
-    *,
-    trials: int,
-    seed: int,
-    output_dir: str | os.PathLike,
-    progress: bool = True,
-) -> tuple[Path, pd.DataFrame]:
-    """Tests a saved classifier as `runs.test` does a run.
-
-    Args:
-        classifier: from `load`.
-        data: the dataset; its test split is used.
-        conditions: perturbations, and None for natural images.
-        trials: passes for each random perturbation.
-        seed: the experiment's seed.
-        output_dir: where a folder for its results is made.
-        progress: show a progress bar.
-
-    Returns:
-        The folder, with `trials.csv` and `figures/accuracy.png`; and the asked trials,
-        columns as in `results.TRIAL_COLUMNS`. `model` is the classifier's name;
-        `strategy` is "external" for a classifier of another maker.
-
-    Raises:
-        InvalidArgument: if it or a condition does not fit the images, or `trials` is
-            below 1.
-        Unavailable: if the folder cannot be written.
-    """
-    classifier.check(data)
-    conditions = list(conditions)
-    channel_blur = any(condition.channel_blur for condition in conditions if condition)
-    identity = digest(*classifier.identity, data.source, seed, channel_blur)
-    run = file_name(f"{classifier.name} {data.name} {identity}")
-    training = classifier.metadata.get("training", {})
-    columns = {
-        "run": run,
-        "dataset": data.name,
-        "data_source": data.source,
-        "model": classifier.name,
-        "strategy": training.get("strategy", "external"),
-        "train_perturb": training.get("train_perturb", "none"),
-        "train_level": training.get("train_level"),
-        "seed": seed,
-    }
-    folder = Path(output_dir) / run
-    table = trials_lib.complete(
-        folder / "trials.csv",
-        classifier,
-        data.test,
-        conditions,
-        columns,
-        trials=trials,
-        seed=seed,
-        label=f"testing {classifier.name}" if progress else None,
-    )
-    figures.save({"accuracy": figures.accuracy(table)}, folder / "figures")
-    return folder, table
-
-
-def training_of(classifier: Classifier) -> str:
-    """How a model was trained, in words: "constant hot 6"; "external" for another maker's."""
-    training = classifier.metadata.get("training", {})
-    level = training.get("train_level")
-    return results.training_label(
-        training.get("strategy", "external"),
-        training.get("train_perturb", "none"),
-        np.nan if level is None else level,
     )
 
 

@@ -6,6 +6,7 @@ Sources: TensorFlow Serving's guides "TensorFlow Serving with Docker", "RESTful 
 
 import json
 import shlex
+import string
 import urllib.parse
 from pathlib import Path
 
@@ -44,28 +45,20 @@ def instructions(classifier: Classifier) -> dict[str, str]:
         InvalidArgument: if it is a `.keras` file, which cannot be served.
     """
     name, version, mount = _mount(classifier)
-    run = f"docker run --rm -p {GRPC_PORT}:{GRPC_PORT} -p {REST_PORT}:{REST_PORT} \\\n  "
-    config = (
-        "model_config_list {\n"
-        "  config {\n"
-        f"    name: {json.dumps(name)}\n"
-        f"    base_path: {json.dumps(f'/models/{name}')}\n"
-        '    model_platform: "tensorflow"\n'
-        f"    model_version_policy {{ specific {{ versions: {version} }} }}\n"
-        "  }\n"
-        "}"
-    )
+    ports = {"grpc": GRPC_PORT, "rest": REST_PORT}
+    quoted = {"name": json.dumps(name), "path": json.dumps(f"/models/{name}")}
     return {
-        "docker": f"{run}{mount} \\\n  -e MODEL_NAME={shlex.quote(name)} tensorflow/serving",
-        "models.config": config,
-        "docker models.config": (
-            f"{run}{mount} \\\n"
-            '  --mount "type=bind,source=$PWD/models.config,target=/models/models.config,readonly"'
-            " \\\n  tensorflow/serving --model_config_file=/models/models.config"
-        ),
+        "docker": _fill("docker", mount=mount, name=shlex.quote(name), **ports),
+        "models.config": _fill("models.config", version=version, **quoted),
+        "docker models.config": _fill("docker-models.config", mount=mount, **ports),
         "curl": _curl(classifier),
         "client.py": _client(classifier),
     }
+
+
+def _fill(template: str, **values: object) -> str:
+    path = Path(__file__).parent / "templates" / f"{template}.txt"
+    return string.Template(path.read_text()).substitute(values).rstrip("\n")
 
 
 def check(classifier: Classifier, url: str, split: Split) -> tuple[float, int]:
@@ -133,7 +126,7 @@ def _ask(classifier: Classifier, url: str, images: np.ndarray) -> np.ndarray:
 
 
 def _mount(classifier: Classifier) -> tuple[str, int, str]:
-    """The name and version that a server gives a model, and the option that shows it that."""
+    """The name and version of a model on a server, and Docker's option that mounts it there."""
     if classifier.signature is None:
         expected = "a SavedModel's directory; model.export(directory) of Keras makes one"
         raise InvalidArgument("model", classifier.path, expected)
@@ -157,48 +150,32 @@ def _example(classifier: Classifier) -> Path | None:
 def _curl(classifier: Classifier) -> str:
     url = shlex.quote(endpoint(classifier, f"http://localhost:{REST_PORT}"))
     example = _example(classifier)
-    if example:
-        # By way of a pipe: a photograph is too long for a command line.
-        start = '{"signature_name": "encoded", "instances": [{"b64": "'
-        file = f"base64 < {shlex.quote(str(example))} | tr -d '\\n'"
-        return f"{{ printf '{start}'; {file}; printf '\"}}]}}'; }} |\n  curl -d @- {url}"
+    if example:  # by way of a pipe: a photograph is too long for a command line
+        return _fill("curl-example", example=shlex.quote(str(example)), url=url)
     sides = [side or 1 for side in classifier.image_shape]
-    image = "0.5" + "".join(f"]*{side}" for side in reversed(sides))
-    body = f'{{"signature_name": "{classifier.signature}", "instances": [{"[" * 3}{image}]}}'
-    return f"curl {url} \\\n  -d \"$(python3 -c 'import json; print(json.dumps({body}))')\""
+    image = "[" * 3 + "0.5" + "".join(f"]*{side}" for side in reversed(sides))
+    return _fill("curl", url=url, signature=classifier.signature, image=image)
 
 
 def _client(classifier: Classifier) -> str:
     name, version, _ = _mount(classifier)
     example = _example(classifier)
-    signature, input_name = classifier.signature, classifier.input
+    sides = tuple(side or 1 for side in classifier.image_shape)
+    images = f"np.full({(1, *sides)}, 0.5, np.float32)"
     if example:
-        signature, input_name = "encoded", "images"
-        value = f'np.array([open({str(example)!r}, "rb").read()], object)'
-    else:
-        sides = tuple(side or 1 for side in classifier.image_shape)
-        value = f"np.full({(1, *sides)}, 0.5, np.float32)"
+        images = f'np.array([open({str(example)!r}, "rb").read()], object)'
+    show = "print(label, scores[0].max())"
     label_names = classifier.metadata.get("label_names")
-    lines = [
-        "import grpc",
-        "import numpy as np",
-        "import tensorflow as tf",
-        "from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc",
-        "",
-        "request = predict_pb2.PredictRequest()",
-        f"request.model_spec.name = {name!r}",
-        f"request.model_spec.version.value = {version}",
-        f"request.model_spec.signature_name = {signature!r}",
-        f"images = {value}",
-        f"request.inputs[{input_name!r}].CopyFrom(tf.make_tensor_proto(images))",
-        f'channel = grpc.insecure_channel("localhost:{GRPC_PORT}")',
-        "service = prediction_service_pb2_grpc.PredictionServiceStub(channel)",
-        "response = service.Predict(request, timeout=10.0)",
-        f"scores = tf.make_ndarray(response.outputs[{classifier.output!r}])",
-        "label = scores.argmax(axis=1)[0]",
-    ]
     if label_names:
-        lines += [f"label_names = {label_names!r}", "print(label_names[label], scores[0].max())"]
-    else:
-        lines += ["print(label, scores[0].max())"]
-    return "\n".join(lines)
+        show = f"label_names = {label_names!r}\nprint(label_names[label], scores[0].max())"
+    return _fill(
+        "client.py",
+        name=repr(name),
+        version=version,
+        signature=repr("encoded" if example else classifier.signature),
+        images=images,
+        input=repr("images" if example else classifier.input),
+        port=GRPC_PORT,
+        output=repr(classifier.output),
+        show=show,
+    )

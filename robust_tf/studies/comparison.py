@@ -6,19 +6,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import tqdm
 
 from robust_tf import results, saved_models
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Condition, Evaluator, images_of, measures, number_of_trials
+from robust_tf.evaluation import (
+    Condition,
+    Evaluator,
+    condition_label,
+    measures,
+    number_of_trials,
+)
 from robust_tf.files import digest, locked, prepare_directory, writing_to
 from robust_tf.results import figures
-from robust_tf.saved_models import classifiers
-from robust_tf.saved_models.classifiers import Classifier
+from robust_tf.saved_models import Classifier
 from robust_tf.seeds import stream_seed
+from robust_tf.studies.names import names as names_of
+from robust_tf.studies.names import training_of
 
 _OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
 _OF_TEST = ["test_perturb", "test_level"]
@@ -62,19 +71,22 @@ CORRUPTIONS_COLUMNS = [
 PAIRS_COLUMNS = ["first", "second", *_OF_TEST, "only_first", "only_second", "p_value"]
 
 
+_MARKERS = "osD^vPX*"
+
+
 @dataclass(frozen=True, eq=False)
-class Scorecards:
+class Comparison:
     """What a comparison finds; fractions, not percent.
 
     Attributes:
-        tests: a row a model and test: accuracy (mean over the trials), std (population
+        tests: one row per model and test: accuracy (mean over the trials), std (population
             standard deviation over them), low and high (95 % interval of the accuracy),
             calibration_error and brier_score (means over the trials).
-        summary: a row a model: natural, mean, worst, at and drop as of `results.profile`;
+        summary: one row per model: natural, mean, worst, at and drop as of `results.profile`;
             mce and relative_mce to the baseline; calibration error and Brier score of
             natural images, and their means over the perturbed tests.
-        corruptions: a row a model and kind; see `measures.corruption_errors`.
-        pairs: a row a pair of models and test: McNemar's test on the images of trial 0.
+        corruptions: one row per model and kind; see `measures.corruption_errors`.
+        pairs: one row per pair of models and test: McNemar's test on the images of trial 0.
     """
 
     tests: pd.DataFrame
@@ -123,13 +135,13 @@ def measure(
     trials: int,
     seed: int,
     progress: bool = True,
-) -> Scorecards:
+) -> Comparison:
     """Measures classifiers on the same images.
 
     Args:
         models: by name.
         data: the dataset; its test split is used.
-        conditions: perturbations, and None for natural images, which must be there.
+        conditions: what they are tested with, `Natural()` among it.
         baseline: the name of the model that the others are relative to.
         trials: passes for each random perturbation.
         seed: the experiment's seed.
@@ -151,7 +163,7 @@ def measure(
     evaluators = {name: Evaluator(model, data.test, seed) for name, model in models.items()}
     for name, condition in tqdm.tqdm(todo, desc="comparing", unit="test", disable=not progress):
         found = []
-        labels = images_of(condition, data.test).labels.numpy()
+        labels = condition.split(data.test).labels.numpy()
         for trial in range(number_of_trials(condition, trials)):
             scores = evaluators[name].scores(condition, trial)
             probabilities = measures.probabilities(scores)
@@ -170,7 +182,7 @@ def measure(
         rows.append(
             {
                 "model": name,
-                "training": classifiers.training_of(models[name]),
+                "training": training_of(models[name]),
                 **of_data,
                 "n_examples": len(labels),
                 **_test(condition),
@@ -192,7 +204,7 @@ def measure(
         for condition in conditions
         for other in [right[second, condition]]
     ]
-    return Scorecards(
+    return Comparison(
         tests,
         _summary(tests, corruptions, baseline),
         corruptions,
@@ -200,9 +212,8 @@ def measure(
     )
 
 
-def _test(condition: Condition) -> dict:
-    kind, level = (condition.kind, condition.level) if condition else ("none", np.nan)
-    return {"test_perturb": kind, "test_level": level}
+def _test(condition: Condition) -> dict[str, str | float]:
+    return {"test_perturb": condition.key[0], "test_level": condition.level}
 
 
 def _corruptions(tests: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -239,6 +250,39 @@ def _summary(tests: pd.DataFrame, corruptions: pd.DataFrame, baseline: str) -> p
     return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
 
 
+def figure(tests: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Accuracy with its 95 % interval and calibration error of models, by test.
+
+    Args:
+        tests: columns as in `TESTS_COLUMNS`.
+
+    Returns:
+        The figure, one panel per measure.
+    """
+    labels = [condition_label(*row) for row in zip(tests["test_perturb"], tests["test_level"])]
+    tests = tests.assign(test=labels)
+    names = list(dict.fromkeys(tests["model"]))
+    shown = list(dict.fromkeys(tests["test"]))
+    drawn = figures.blank(2.5 + 0.75 * len(shown), 6.4 + 0.2 * len(names))
+    above, below = drawn.subplots(2, 1, sharex=True)
+    for i, (name, colour) in enumerate(zip(names, sns.color_palette(figures.PALETTE, len(names)))):
+        own = tests[tests["model"] == name].set_index("test").loc[shown]
+        places = np.arange(len(shown)) + (i - (len(names) - 1) / 2) * 0.6 / len(names)
+        style = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)], "linestyle": "none"}
+        reach = 100 * np.abs(own[["low", "high"]].sub(own["accuracy"], axis=0).to_numpy().T)
+        label = f"{own['training'].iloc[0]} ({name})"
+        above.errorbar(places, 100 * own["accuracy"], reach, label=label, capsize=2, **style)
+        below.plot(places, 100 * own["calibration_error"], **style)
+    above.set(ylabel="accuracy [%]")
+    below.set(ylabel="calibration error [%]", xlabel="test images", ylim=(0, None))
+    below.set_xticks(range(len(shown)), [test.replace(" ", "\n") for test in shown])
+    for axes in (above, below):
+        axes.grid(axis="y", linewidth=0.4)
+    drawn.legend(loc="outside upper center", fontsize=8)
+    sns.despine(drawn)
+    return drawn
+
+
 def write(
     models: Sequence[Classifier],
     data: Data,
@@ -249,8 +293,8 @@ def write(
     seed: int,
     output_dir: str | os.PathLike,
     progress: bool = True,
-) -> tuple[Path, Scorecards]:
-    """Compares classifiers and writes what is found.
+) -> tuple[Path, Comparison]:
+    """Compares classifiers and writes the tables and their figure.
 
     Args:
         models: from `classifiers.load`.
@@ -273,9 +317,7 @@ def write(
     conditions = list(conditions)
     for model in models:
         model.check(data)
-    names = [model.name for model in models]
-    if len(set(names)) < len(names):
-        names = [str(model.path) for model in models]
+    names = names_of(models)
     if len(set(names)) < len(names):
         raise InvalidArgument("RUN", ", ".join(names), "different models")
     stream_seed(seed, "")  # checks it, before there is a folder
@@ -298,5 +340,5 @@ def write(
             results.write(found.summary, folder / "summary.csv", SUMMARY_COLUMNS)
             results.write(found.corruptions, folder / "corruptions.csv", CORRUPTIONS_COLUMNS)
             results.write(found.pairs, folder / "pairs.csv", PAIRS_COLUMNS)
-        figures.save({"comparison": figures.comparison(found.tests)}, folder / "figures")
+        figures.save({"comparison": figure(found.tests)}, folder / "figures")
     return folder, found

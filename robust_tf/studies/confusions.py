@@ -1,11 +1,12 @@
 """Which classes flow into which when the sensor changes, and the images that go first."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -14,12 +15,20 @@ import tqdm
 from robust_tf import results
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator, examples, number_of_trials
+from robust_tf.evaluation import (
+    Condition,
+    Evaluator,
+    Natural,
+    condition_key,
+    condition_label,
+    examples,
+    number_of_trials,
+)
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
-from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.results import figures
-from robust_tf.saved_models.classifiers import Classifier, training_of
+from robust_tf.saved_models import Classifier
 from robust_tf.seeds import stream_seed
+from robust_tf.studies.names import training_of
 
 CHANGES_COLUMNS = ["test_perturb", "test_level", "natural", "perturbed", "images", "share"]
 FLIPS_COLUMNS = ["test_perturb", "test_level", "example", "label", "natural", "perturbed"]
@@ -32,11 +41,11 @@ class Confusions:
     """What perturbations do to a model's classes.
 
     Attributes:
-        changes: a row a test and pair of classes: natural, the class of the natural image;
+        changes: one row per test and pair of classes: natural, the class of the natural image;
             perturbed, that of the perturbed one; images, how many go from one to the other,
             the mean over the trials; share, of the images that have the first class
             (missing where none has).
-        flips: a row a kind and image that it makes another class: the lowest of the tested
+        flips: one row per kind and image that it makes another class: the lowest of the tested
             levels that does, in trial 0; lowest first. label, natural and perturbed are
             names of classes, natural the model's own before.
     """
@@ -48,7 +57,7 @@ class Confusions:
 def measure(
     model: keras.Model | Callable,
     data: Data,
-    conditions: Iterable[Perturbation],
+    conditions: Iterable[Condition],
     *,
     trials: int,
     seed: int,
@@ -59,7 +68,7 @@ def measure(
     Args:
         model: as in `evaluation.Evaluator`.
         data: the dataset; its test split is used.
-        conditions: perturbations.
+        conditions: perturbations of the test images.
         trials: passes for each random one.
         seed: the experiment's seed.
         label: the progress bar's label; no bar without one.
@@ -73,7 +82,7 @@ def measure(
     if trials < 1:
         raise InvalidArgument("trials", trials, "a whole number from 1 on")
     evaluator = Evaluator(model, data.test, seed)
-    natural = evaluator.predictions(None)
+    natural = evaluator.predictions(Natural())
     names, labels = np.array(data.label_names), data.test.labels.numpy()
     classes = len(names)
     having = np.bincount(natural, minlength=classes)[:, np.newaxis]
@@ -94,7 +103,7 @@ def measure(
                 flips.append(
                     pd.DataFrame(
                         {
-                            "test_perturb": condition.kind,
+                            "test_perturb": condition.key[0],
                             "test_level": condition.level,
                             "example": new,
                             "label": names[labels[new]],
@@ -109,7 +118,7 @@ def measure(
         changes.append(
             pd.DataFrame(
                 {
-                    "test_perturb": condition.kind,
+                    "test_perturb": condition.key[0],
                     "test_level": condition.level,
                     "natural": np.repeat(names, classes),
                     "perturbed": np.tile(names, classes),
@@ -126,7 +135,7 @@ def measure(
 
 
 def first_to_flip(
-    found: Confusions, data: Data, conditions: Iterable[Perturbation], seed: int
+    found: Confusions, data: Data, conditions: Iterable[Condition], seed: int
 ) -> pd.DataFrame:
     """The images of each kind that flip at the lowest levels, as a table with images.
 
@@ -139,21 +148,87 @@ def first_to_flip(
     Returns:
         Some rows of `flips` with the column image, a PNG file in base64, as perturbed.
     """
-    by_key = {(condition.kind, condition.level): condition for condition in conditions}
+    by_key = {condition.key: condition for condition in conditions}
     shown = found.flips.groupby("test_perturb", sort=False).head(_SHOWN)
     images = []
     for row in shown.itertuples():
-        index = tf.constant([row.example])
-        seeds = example_seeds(stream_seed(seed, "evaluation/0"), index)
-        condition = by_key[row.test_perturb, row.test_level]
-        images.append(examples.png(condition(data.test.images_at(index), seeds)[0]))
+        condition = by_key[condition_key(row.test_perturb, row.test_level)]
+        (image,) = condition.images(data.test, tf.constant([row.example]), seed)
+        images.append(examples.png(image))
     return shown.assign(image=images)
+
+
+def changes_figure(
+    table: pd.DataFrame, label_names: Sequence[str], title: str
+) -> matplotlib.figure.Figure:
+    """Which classes flow into which under the highest level of each kind.
+
+    Args:
+        table: columns as in `CHANGES_COLUMNS`.
+        label_names: the names of the classes.
+        title: what was tested, in words.
+
+    Returns:
+        The figure, one matrix per kind: rows are classes of natural images, columns those of
+        perturbed ones; what stays in its class is left out.
+    """
+    highest = table.groupby("test_perturb")["test_level"].transform("max")
+    table = table[table["test_level"] == highest]
+    kinds = list(dict.fromkeys(table["test_perturb"]))
+    names = list(label_names)
+    side = max(2.6, 0.28 * len(names) + 0.9)
+    figure = figures.blank(side * len(kinds) + 0.8, side + 1.0)
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for axes, kind in zip(panels, kinds):
+        own = table[table["test_perturb"] == kind]
+        matrix = np.full((len(names), len(names)), np.nan)
+        for row in own.itertuples():
+            if str(row.natural) != str(row.perturbed):
+                place = names.index(str(row.natural)), names.index(str(row.perturbed))
+                matrix[place] = 100 * row.share
+        image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=max(1.0, np.nanmax(matrix)))
+        axes.set_title(condition_label(kind, own["test_level"].iloc[0]), fontsize=10)
+        axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_xlabel("perturbed image")
+        figure.colorbar(image, ax=axes, shrink=0.7)
+    panels[0].set_ylabel("natural image")
+    figure.suptitle(f"{title}: share that goes to another class [%]", fontsize=10)
+    return figure
+
+
+def flips_figure(table: pd.DataFrame, title: str) -> matplotlib.figure.Figure:
+    """The images that become another class at the lowest levels.
+
+    Args:
+        table: columns as in `FLIPS_COLUMNS`, and image.
+        title: what was tested, in words.
+
+    Returns:
+        The figure, one row per kind.
+    """
+    kinds = list(dict.fromkeys(table["test_perturb"]))
+    most = table.groupby("test_perturb").size().max()
+    figure = figures.blank(1.75 * most + 0.4, 2.0 * len(kinds) + 0.4)
+    grid = figure.subplots(len(kinds), most, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for line, (_, own) in zip(grid, table.groupby("test_perturb", sort=False)):
+        for axes, row in zip(line, own.itertuples()):
+            axes.imshow(figures.decoded(row.image), cmap="gray", vmin=0, vmax=1)
+            level = condition_label(row.test_perturb, row.test_level)
+            axes.set_title(
+                f"{level}: {row.natural} → {row.perturbed}\nimage {row.example}, true: {row.label}",
+                fontsize=7,
+            )
+    figure.suptitle(f"{title}: the first to become another class", fontsize=10)
+    return figure
 
 
 def write(
     classifier: Classifier,
     data: Data,
-    conditions: Iterable[Perturbation],
+    conditions: Iterable[Condition],
     *,
     trials: int,
     seed: int,
@@ -165,7 +240,7 @@ def write(
     Args:
         classifier: from `classifiers.load`.
         data: the dataset; its test split is used.
-        conditions: perturbations, one at least.
+        conditions: as in `measure`, one at least.
         trials: passes for each random one.
         seed: the experiment's seed.
         output_dir: where a folder for the results is made.
@@ -198,10 +273,10 @@ def write(
             results.write(found.changes, folder / "changes.csv", CHANGES_COLUMNS)
             results.write(found.flips, folder / "flips.csv", FLIPS_COLUMNS)
         title = f"{training_of(classifier)} ({classifier.name})"
-        drawn = {"changes": figures.changes(found.changes, data.label_names, title)}
+        drawn = {"changes": changes_figure(found.changes, data.label_names, title)}
         if len(found.flips):
             shown = first_to_flip(found, data, conditions, seed)
-            drawn["flips"] = figures.flips(shown, title)
+            drawn["flips"] = flips_figure(shown, title)
         figures.save(drawn, folder / "figures")
     return folder, found
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -18,7 +19,8 @@ from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.results import figures
-from robust_tf.saved_models.classifiers import Classifier, training_of
+from robust_tf.saved_models import Classifier
+from robust_tf.studies.names import names, training_of
 
 # Values of a defective pixel that have a name.
 DEFECTS = {"hot": 1.0, "dead": 0.0}
@@ -186,6 +188,34 @@ def _all_positions(model: Callable, split: Split) -> Callable:
     return classes
 
 
+def figure(positions: pd.DataFrame, summary: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Accuracy by the position of a defective pixel, in the shape of the sensor.
+
+    Args:
+        positions: as of `SensorMap.positions`, with the column `model`.
+        summary: one row per model, `SUMMARY_COLUMNS`.
+
+    Returns:
+        The figure, one panel per model, all in the same colours.
+    """
+    drawn = figures.blank(4.2 * len(summary) + 0.9, 4.4)
+    panels = drawn.subplots(1, len(summary), squeeze=False)[0]
+    lowest = 100 * positions["accuracy"].min()
+    highest = 100 * max(positions["accuracy"].max(), summary["natural_accuracy"].max())
+    for axes, row in zip(panels, summary.itertuples()):
+        own = positions[positions["model"] == row.model]
+        sensor = 100 * own.pivot_table(index="row", columns="column", values="accuracy").to_numpy()
+        image = axes.imshow(sensor, cmap="cividis", vmin=lowest, vmax=highest)
+        axes.set(xlabel="column", ylabel="row")
+        axes.set_title(
+            f"{row.training} ({row.model})\nwithout a defect {100 * row.natural_accuracy:.2f} %, "
+            f"worst position {100 * row.lowest_accuracy:.2f} %",
+            fontsize=9,
+        )
+    drawn.colorbar(image, ax=list(panels), label="accuracy [%]", shrink=0.85)
+    return drawn
+
+
 def write(
     classifier: Classifier,
     data: Data,
@@ -223,12 +253,9 @@ def write(
     of_data = (data.name, data.source, len(data.test))
     identity = digest([model.identity for model in both], of_data, value)
     folder = Path(output_dir) / file_name(f"{classifier.name} sensor map {defect} {identity}")
-    names = [model.name for model in both]
-    if len(set(names)) < len(names):
-        names = [str(model.path) for model in both]
     tables, summaries = [], []
     with locked(prepare_directory("output_dir", folder)):
-        for name, model in zip(names, both):
+        for name, model in zip(names(both), both):
             label = f"mapping {name}" if progress else None
             found = measure(model, data.test, defect, label)
             table = found.positions(data.label_names)
@@ -249,5 +276,5 @@ def write(
         with writing_to("output_dir", output_dir):
             results.write(positions, folder / "positions.csv", ["model", *POSITION_COLUMNS])
             results.write(summary, folder / "summary.csv", SUMMARY_COLUMNS)
-        figures.save({"sensor-map": figures.sensor_maps(positions, summary)}, folder / "figures")
+        figures.save({"sensor-map": figure(positions, summary)}, folder / "figures")
     return folder, positions, summary

@@ -7,55 +7,69 @@ are without that effect; what they lose is the perturbation's own.
 """
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.figure
+import numpy as np
 import pandas as pd
+import seaborn as sns
 
 from robust_tf import models, results
 from robust_tf.files import replacing, writing_to
-from robust_tf.paper import numbers
 from robust_tf.perturbations import KINDS, Perturbation
+from robust_tf.results import figures
 from robust_tf.results.pages import Section, markdown, page
 from robust_tf.runs.experiments import Cell, Experiment, Selection, with_all_tests
 from robust_tf.training import STRATEGIES
 
 FALL_COLUMNS = ["dataset", "test", *models.STANDARDIZATIONS, "share_of_pixel"]
+PROFILE_COLUMNS = ["dataset", "training", "standardize", "natural", "own", "worst", "at"]
 _EXPERIMENT = "standardization"
+# What runs of one training may differ in; what transfer starts from differs with the others.
+_VARIED = ("dataset", "standardize", "seed", "pretrained")
 _TITLE = "How much of the fall is standardisation?"
 
 
-def _summary(output_dir: str | os.PathLike) -> pd.DataFrame:
-    """Means by run and test, in words too, with the standardisation of the run."""
-    trials = numbers.table(output_dir, _EXPERIMENT, "trials")
-    if not len(trials):
-        return pd.DataFrame()
-    runs = numbers.table(output_dir, _EXPERIMENT, "runs")[["run", "standardize"]]
-    summary = results.with_labels(results.summarize(trials)).merge(runs, on="run")
-    means = summary.groupby(
-        ["dataset", "standardize", "training", "strategy", "train_perturb"]
-        + ["test", "test_perturb", "test_level"],
-        sort=False,
-        dropna=False,
-    )["mean"].mean()  # over the seeds
-    return means.reset_index()
+@dataclass(frozen=True, eq=False)
+class Standardization:
+    """What standardisation does to a fall; fractions, means over the seeds.
+
+    Attributes:
+        falls: `FALL_COLUMNS`, one row per dataset and test: what natural models lose, natural
+            less perturbed accuracy, by standardisation; and the share of the fall with "pixel"
+            that is not there with "global", missing where nothing falls.
+        profiles: `PROFILE_COLUMNS`, one row per dataset, training and standardisation: natural
+            accuracy; own, the lowest on tests of the trained family; worst and at, the lowest
+            over all tests and where.
+    """
+
+    falls: pd.DataFrame
+    profiles: pd.DataFrame
 
 
-def falls(output_dir: str | os.PathLike) -> pd.DataFrame:
-    """What natural models lose under each test, by their standardisation.
+def measure(trials: pd.DataFrame, runs: pd.DataFrame) -> Standardization:
+    """Compares models that differ in their standardisation.
 
     Args:
-        output_dir: where the folder of the experiment is.
-
-    Returns:
-        `FALL_COLUMNS`: natural less perturbed accuracy, fractions; and the share of the fall
-        with "pixel" that is not there with "global", missing where nothing falls.
+        trials: of the models, columns as in `results.TRIAL_COLUMNS`; may be empty.
+        runs: the table of their runs.
     """
-    summary = _summary(output_dir)
-    if not len(summary):
-        return pd.DataFrame(columns=FALL_COLUMNS)
+    if not len(trials):
+        empty = (pd.DataFrame(columns=columns) for columns in (FALL_COLUMNS, PROFILE_COLUMNS))
+        return Standardization(*empty)
+    summary = results.summarize(trials).merge(runs[["run", "standardize"]], on="run")
+    # Runs that differ in more than standardisation and seed are trainings of their own.
+    summary = results.with_labels(summary, runs, but=_VARIED)
+    keys = ["dataset", "standardize", "training", "strategy", "train_perturb"]
+    keys += ["test", *results.TEST_COLUMNS]
+    means = summary.groupby(keys, sort=False, dropna=False)["mean"].mean().reset_index()
+    return Standardization(_falls(means[means["strategy"] == "natural"]), _profiles(means))
+
+
+def _falls(means: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    own = summary[summary["strategy"] == "natural"]
-    for dataset, group in own.groupby("dataset", sort=False):
+    for (dataset, _), group in means.groupby(["dataset", "training"], sort=False):
         wide = group.pivot_table(index="test", columns="standardize", values="mean", sort=False)
         fall = (wide.loc["natural"] - wide).drop(index="natural")
         fall = fall.reindex(columns=list(models.STANDARDIZATIONS))
@@ -64,53 +78,80 @@ def falls(output_dir: str | os.PathLike) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)[FALL_COLUMNS]
 
 
-def profiles(output_dir: str | os.PathLike) -> pd.DataFrame:
-    """Each training's accuracy by standardisation, a row a training and standardisation.
-
-    Args:
-        output_dir: where the folder of the experiment is.
-
-    Returns:
-        dataset, training, standardize; natural; own, the lowest accuracy on tests of the
-        trained family; worst and at, the lowest over all tests and where. Fractions.
-    """
+def _profiles(means: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    summary = _summary(output_dir)
     keys = ["dataset", "training", "standardize"]
-    for values, group in summary.groupby(keys, sort=False) if len(summary) else ():
+    for values, group in means.groupby(keys, sort=False):
         natural = group.loc[group["test"] == "natural", "mean"].iloc[0]
         tests = group[group["test"] != "natural"]
         perturb = group["train_perturb"].iloc[0]
         family = KINDS[perturb].family if perturb in KINDS else None
         mine = [family in (None, KINDS[kind].family) for kind in tests["test_perturb"]]
-        found = results.profile_of(natural, tests, "mean")
+        profile = results.profile_of(natural, tests, "mean")
         rows.append(
             {
                 **dict(zip(keys, values)),
                 "natural": natural,
                 "own": tests.loc[mine, "mean"].min(),
-                "worst": found["worst"],
-                "at": found["at"],
+                "worst": profile["worst"],
+                "at": profile["at"],
             }
         )
-    return pd.DataFrame(rows, columns=[*keys, "natural", "own", "worst", "at"])
+    return pd.DataFrame(rows, columns=PROFILE_COLUMNS)
 
 
-def write(output_dir: str | os.PathLike, figure: Path | None) -> tuple[Path, Path]:
-    """Writes the study's report.
+def figure(table: pd.DataFrame) -> matplotlib.figure.Figure:
+    """What natural models lose under each test, one bar per standardisation.
 
     Args:
-        output_dir: where the folder of the experiment is.
-        figure: its figure.
+        table: columns as in `FALL_COLUMNS`.
 
     Returns:
-        `report.html` and `report.md` in the folder of the experiment.
+        The figure, one panel per dataset.
+    """
+    datasets = list(dict.fromkeys(table["dataset"]))
+    drawn = figures.blank(8.6, 3.8 * len(datasets))
+    for dataset, axes in zip(datasets, drawn.subplots(len(datasets), 1, squeeze=False)[:, 0]):
+        own = table[table["dataset"] == dataset].set_index("test")
+        modes = [name for name in ("pixel", "global", "none") if own[name].notna().any()]
+        for i, mode in enumerate(modes):
+            bars = axes.bar(
+                np.arange(len(own)) + (i - (len(modes) - 1) / 2) * 0.8 / len(modes),
+                100 * own[mode],
+                width=0.8 / len(modes),
+                color=sns.color_palette(figures.PALETTE)[i],
+                hatch=figures.HATCHES[i],
+                edgecolor="white",
+                label=mode,
+            )
+            axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=2)
+        axes.set(ylabel=f"points lost on {dataset}", xlabel="test images")
+        axes.set_xticks(range(len(own)), [test.replace(" ", "\n") for test in own.index])
+        axes.legend(title="standardize", fontsize=8)
+    sns.despine(drawn)
+    return drawn
+
+
+def write(output_dir: str | os.PathLike) -> tuple[Path, Path]:
+    """Draws the study's figure and writes its report.
+
+    Args:
+        output_dir: where the folder of the experiment is, with its tables.
+
+    Returns:
+        `report.html` and `report.md` in the folder of the experiment, beside `figures/`.
 
     Raises:
         Unavailable: if the folder cannot be written.
     """
     folder = Path(output_dir) / _EXPERIMENT
-    sections = _sections(output_dir, figure)
+    tables = (results.read_experiment(output_dir, _EXPERIMENT, name) for name in ("trials", "runs"))
+    found = measure(*tables)
+    png = None
+    if len(found.falls):
+        figures.save({"falls": figure(found.falls)}, folder / "figures", ("pdf", "png"))
+        png = folder / "figures" / "falls.png"
+    sections = _sections(found, png)
     texts = {"html": page(_TITLE, sections), "md": markdown(_TITLE, sections)}
     with writing_to("output_dir", output_dir):
         for ending, text in texts.items():
@@ -119,8 +160,8 @@ def write(output_dir: str | os.PathLike, figure: Path | None) -> tuple[Path, Pat
     return folder / "report.html", folder / "report.md"
 
 
-def _sections(output_dir: str | os.PathLike, figure: Path | None) -> list[Section]:
-    lost, found = falls(output_dir), profiles(output_dir)
+def _sections(study: Standardization, png: Path | None) -> list[Section]:
+    lost, found = study.falls, study.profiles
     notes = []
     for dataset, group in lost.groupby("dataset", sort=False):
         total = group[list(models.STANDARDIZATIONS)].sum(skipna=False)
@@ -168,7 +209,7 @@ def _sections(output_dir: str | os.PathLike, figure: Path | None) -> list[Sectio
                 "(where it is half a point or more).",
             ),
             table,
-            figure,
+            png,
             "Accuracy of natural models by test and standardisation.",
         ),
         Section(

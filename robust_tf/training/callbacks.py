@@ -15,7 +15,7 @@ class Throughput(keras.callbacks.Callback):
     """Logs an epoch's time.
 
     Args:
-        examples: training examples an epoch.
+        examples: training examples per epoch.
 
     Logs:
         seconds: the epoch's wall-clock time.
@@ -42,11 +42,14 @@ class Throughput(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """A progress bar over all epochs, on standard error, with the time left.
 
+    `tqdm.keras.TqdmCallback` counts one batch where several are taken at once, and shows
+    nothing of an epoch before its end or takes a second line for it.
+
     Args:
         label: what is being trained.
         epochs: how many epochs there are.
         initial_epoch: the first of them that is still to do, from 0.
-        steps_per_epoch: batches an epoch.
+        steps_per_epoch: batches per epoch.
     """
 
     def __init__(self, label: str, epochs: int, initial_epoch: int, steps_per_epoch: int):
@@ -67,7 +70,7 @@ class Progress(keras.callbacks.Callback):
         self._before = epoch * self._steps_per_epoch
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Moves the bar; several batches may have been taken at once."""
+        """Moves the bar; several batches may have been taken since the last call."""
         self._move(self._before + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

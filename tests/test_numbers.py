@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import results
+from robust_tf import results, runs
 from robust_tf.paper import numbers
 from tests.test_results import trials
 
@@ -116,7 +116,7 @@ def test_ablation_is_a_mean_over_seeds(tmp_path):
 
 def test_a_plan_grows_and_keeps_its_order(tmp_path):
     def row(run, level, tests, trials):
-        columns = dict.fromkeys(results.PLAN_COLUMNS)
+        columns = dict.fromkeys([*runs.RUN_COLUMNS, "tests", "trials"])
         columns |= {"run": run, "train_level": level, "tests": tests, "trials": trials}
         return columns
 
@@ -131,7 +131,7 @@ def test_a_plan_grows_and_keeps_its_order(tmp_path):
 
 
 def test_gather_needs_no_folders_that_are_gone(tmp_path):
-    plan = pd.DataFrame([dict.fromkeys(results.PLAN_COLUMNS)]).assign(
+    plan = pd.DataFrame([dict.fromkeys([*runs.RUN_COLUMNS, "tests", "trials"])]).assign(
         run="a", dataset="mnist", strategy="natural", train_perturb="none", seed=0,
         test_examples=1000, tests="natural;hot 2", trials=2,
     )  # fmt: skip

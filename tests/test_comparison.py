@@ -8,14 +8,18 @@ import scipy.stats
 
 from robust_tf import saved_models
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Evaluator, measures
+from robust_tf.evaluation import Evaluator, Natural, measures
 from robust_tf.perturbations import Perturbation
-from robust_tf.results import figures
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import comparison
-from tests.conftest import ROOT, command_line
+from tests.helpers import ROOT, command_line
 
-CONDITIONS = (None, Perturbation("hot", 2), Perturbation("noise", 0.05), Perturbation("blur", 1))
+CONDITIONS = (
+    Natural(),
+    Perturbation("hot", 2),
+    Perturbation("noise", 0.05),
+    Perturbation("blur", 1),
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def test_pairs_are_compared_on_the_same_images(found, trained, other, sample):
 
 
 def test_the_figure(found):
-    figure = figures.comparison(found.tests)
+    figure = comparison.figure(found.tests)
     above, below = figure.axes
     assert [tick.get_text() for tick in below.get_xticklabels()][:2] == ["natural", "hot\n2"]
     assert len(above.containers) == 2
@@ -148,7 +152,7 @@ def test_comparisons_of_different_things_have_folders_of_their_own(
     models = [classifiers.load(path) for path in (exported, other)]
 
     def write(channel_blur: bool, seed: int = 0):
-        conditions = [None, Perturbation("blur", 1, channel_blur)]
+        conditions = [Natural(), Perturbation("blur", 1, channel_blur)]
         asked = {"baseline": 0, "trials": 1, "seed": seed, "progress": False}
         return comparison.write(models, small, conditions, **asked, output_dir=tmp_path)[0]
 

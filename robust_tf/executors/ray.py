@@ -1,11 +1,9 @@
 """A Ray cluster that carries out tasks; a task whose worker dies is given to another.
 
-Like `workers`, it knows nothing of what a task is. Where the machines of the cluster see
-this one's directories, tasks work in them. Elsewhere they work in directories of their
-own, and what changes there comes here through Ray's object store.
+Like `processes`, it knows nothing of what a task is. All machines of the cluster must see
+the directories that tasks work in.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -17,7 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +24,14 @@ import tensorflow as tf
 
 import robust_tf
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
-from robust_tf.executors import mirror
-from robust_tf.executors.processes import Outcome, attempt
-from robust_tf.files import is_locked, locked, scratch_folder
+from robust_tf.executors.processes import attempt
+from robust_tf.files import is_locked, locked
+from robust_tf.runs.pool import Outcome
 
 # A worker is replaced after so many tasks, so that no leak adds up.
 _TASKS_PER_WORKER = 20
 # How often a task is begun again because its worker died.
 _RETRIES = 3
-# Seconds between looks for what a task has changed.
-_LOOK_SECONDS = 2.0
 _CONNECT_SECONDS = 30  # of which a busy machine needs some to import Ray
 # A folder by which other machines see whether they share a directory.
 _MARK = ".cluster-"
@@ -47,14 +43,14 @@ _VERSIONS = {"robust_tf": robust_tf.__version__, "tensorflow": tf.__version__} |
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster, and what a task takes of it.
+    """A Ray cluster, and what a task needs of it.
 
     Attributes:
-        address: "auto" for the cluster that this machine belongs to, "local" for one of
-            this machine alone, which is started and only it can reach, or the host:port
-            of a cluster that this machine belongs to.
+        address: "auto" for the cluster that this machine belongs to; "local" for a new one
+            of this machine alone, which no other machine can reach; or the host:port of a
+            cluster that this machine belongs to.
         num_cpus: cores that are set aside for a task, above 0.
-        num_gpus: GPUs, from 0 on; a fraction lets tasks share one.
+        num_gpus: GPUs that are set aside, from 0 on; a fraction lets tasks share one.
         memory: GiB that are set aside, above 0; None for no limit.
 
     Raises:
@@ -77,7 +73,7 @@ class Cluster:
 
     @property
     def request(self) -> dict[str, tuple[str, float, float]]:
-        """What a task takes: argument, its value and Ray's amount, by Ray's resource."""
+        """By Ray's resource: the argument, its value, and the amount in Ray's unit."""
         request = {
             "CPU": ("num_cpus", self.num_cpus, self.num_cpus),
             "GPU": ("num_gpus", self.num_gpus, self.num_gpus),
@@ -87,22 +83,23 @@ class Cluster:
         return request
 
 
-class ClusterWorkers:
-    """Workers of a Ray cluster; as `workers.LocalWorkers`.
+class RayPool:
+    """Workers of a Ray cluster; a `runs.pool.Pool`.
 
     Args:
         cluster: the cluster.
-        function: carries out a task, in another process: called with the task, the
-            directories by argument, and `load`, which gives the dataset of a run.
+        function: carries out a task. It is called in another process, with the task and
+            `load`, which gives the dataset of a run.
         count: how many tasks are carried out at once, at most; None for as many as
             there is room for.
-        directories: this machine's, by argument; made already. A task has the attribute
-            `folders`, those that it reads or writes.
-        datasets: by name; handed to the workers, so that they need none.
+        directories: what tasks write, by argument; made already. Paths must mean the same
+            on all machines.
+        datasets: by name; handed to the workers, which need no files of theirs.
 
     Raises:
         Unavailable: on entering, if Ray is not installed, the cluster is out of reach,
-            or none of its machines has room for a task.
+            or none of its machines has room for a task. On waiting, if a machine does not
+            see a directory or has another version of a package.
     """
 
     def __init__(
@@ -117,14 +114,14 @@ class ClusterWorkers:
         self._cluster = cluster
         self._function = function
         self._count = count
-        self._directories = {key: path.resolve() for key, path in directories.items()}
+        self._directories = directories
         self._datasets = datasets
         self._mark = f"{_MARK}{secrets.token_hex(8)}"
         self._locks = contextlib.ExitStack()
-        self._running: dict[Any, Any] = {}  # Ray's generator of a task, to the task
+        self._running: dict[Any, Any] = {}  # Ray's reference to an outcome, to the task
         self._tries: dict[Any, int] = {}
 
-    def __enter__(self) -> "ClusterWorkers":
+    def __enter__(self) -> "RayPool":
         """Connects to the cluster."""
         ray = self._ray = _connect(self._cluster.address)
         try:
@@ -135,14 +132,14 @@ class ClusterWorkers:
                         shutil.rmtree(left, ignore_errors=True)
                 self._locks.enter_context(locked(directory / self._mark))
             stored = _Stored({name: ray.put(data) for name, data in self._datasets.items()})
-            self._call = ray.put(functools.partial(self._function, load=stored.of))
+            # In a list, so that Ray does not read it for each task.
+            self._call = [ray.put(functools.partial(self._function, load=stored.of))]
             self._remote = ray.remote(
                 num_cpus=self._cluster.num_cpus,
                 num_gpus=self._cluster.num_gpus,
                 memory=self._cluster.request.get("memory", ("", None, None))[2],
-                max_retries=0,  # we begin again ourselves, from where the task had come
+                max_retries=0,  # we begin again ourselves, and count
                 max_calls=_TASKS_PER_WORKER,
-                num_returns="streaming",
             )(_carry_out)
         except BaseException:
             self.__exit__()
@@ -172,22 +169,22 @@ class ClusterWorkers:
         return max(0, most - self.busy)
 
     def submit(self, task: Any) -> None:
-        """Begins a task, from what it has left in the directories."""
-        files = self._ray.put(mirror.read(self._directories, task.folders))
-        # References in a list: the worker asks for the files only if it needs them.
-        generator = self._remote.remote(
-            [self._call, files], task, self._directories, self._mark, _VERSIONS
-        )
-        self._running[generator] = task
+        """Begins a task, or goes on with it after its last whole epoch."""
+        marks = {key: path / self._mark for key, path in self._directories.items()}
+        self._running[self._remote.remote(self._call, task, marks, _VERSIONS)] = task
 
     def wait(self, seconds: float) -> list[Outcome]:
-        """Waits until there is news of a task, or for some time.
+        """Waits until a task has ended, or for some time.
 
         Args:
             seconds: the longest to wait.
 
         Returns:
             The tasks that have ended meanwhile.
+
+        Raises:
+            Unavailable: if a machine does not see a directory or has another version of a
+                package.
         """
         ray = self._ray
         if not self._running:
@@ -196,12 +193,11 @@ class ClusterWorkers:
         if ready:
             ready, _ = ray.wait(list(self._running), num_returns=len(self._running), timeout=0)
         outcomes = []
-        for generator in ready:
-            task = self._running[generator]
+        for reference in ready:
+            task = self._running.pop(reference)
             try:
-                news = ray.get(next(generator))
+                outcomes.append(Outcome(task, *self._result(ray.get(reference))))
             except _died(ray) as error:
-                del self._running[generator]
                 self._tries[task] = self._tries.get(task, 0) + 1
                 if self._tries[task] <= _RETRIES:
                     self.submit(task)
@@ -209,19 +205,15 @@ class ClusterWorkers:
                     problem = f"its worker died {self._tries[task]} times; {one_line(error)}"
                     outcomes.append(Outcome(task, problem))
             except ray.exceptions.RayError as error:
-                del self._running[generator]
                 outcomes.append(Outcome(task, one_line(error), str(error)))
-            else:
-                if isinstance(news, mirror.Changes):
-                    try:
-                        mirror.apply(news, self._directories)
-                        continue
-                    except OSError as error:
-                        ray.cancel(generator, force=True)
-                        news = (f"writing what it sent failed ({error})", None)
-                del self._running[generator]
-                outcomes.append(Outcome(task, *news))
         return outcomes
+
+    def _result(self, result: "_Refusal | tuple") -> tuple:
+        """What a worker returned, unless its machine is of no use."""
+        if not isinstance(result, _Refusal):
+            return result
+        value = {**self._directories, "ray_address": self._cluster.address}[result.argument]
+        raise Unavailable(result.argument, value, result.problem)
 
     def _nodes(self) -> list[dict[str, float]]:
         """What each machine of the cluster has in all."""
@@ -320,50 +312,37 @@ class _Stored:
     references: dict[str, Any]
 
     def of(self, run: Any) -> Any:
-        return _fetch(run.dataset, self.references[run.dataset])
+        return _fetch(self.references[run.dataset])
 
 
 @functools.lru_cache(maxsize=4)  # a worker keeps its datasets
-def _fetch(name: str, reference: Any) -> Any:
+def _fetch(reference: Any) -> Any:
     import ray
 
     return ray.get(reference)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Refusal:
+    """Why a machine cannot carry out tasks, and which argument is about that."""
+
+    argument: str
+    problem: str
+
+
 def _carry_out(
-    references: list,
-    task: Any,
-    directories: Mapping[str, Path],
-    mark: str,
-    versions: dict[str, str],
-) -> Iterator[mirror.Changes | tuple[str | None, str | None]]:
-    """A task, in a worker: what it changes that the driver cannot see, and how it ends."""
+    references: list, task: Any, marks: Mapping[str, Path], versions: Mapping[str, str]
+) -> "_Refusal | tuple[str | None, str | None]":
+    """Carries out a task, in a worker; returns how it ended, as `attempt`."""
     import ray
 
-    function, files = references
+    here = ray.util.get_node_ip_address()
     for package, version in versions.items():
         if _VERSIONS[package] != version:
-            where = f"{ray.util.get_node_ip_address()} has {package} {_VERSIONS[package]}"
-            yield f"{where}; expected {version}, as on the machine that began this", None
-            return
-    call = ray.get(function)
-    if all((directory / mark).exists() for directory in directories.values()):
-        yield attempt(call, task, **directories)
-        return
-    with (
-        scratch_folder() as scratch,
-        concurrent.futures.ThreadPoolExecutor(1) as thread,
-    ):
-        own = {argument: scratch / argument for argument in directories}
-        for directory in own.values():
-            directory.mkdir()
-        mirror.apply(ray.get(files), own)
-        look = mirror.Mirror(own)
-        future = thread.submit(attempt, call, task, **own)
-        done = False
-        while not done:
-            done = bool(concurrent.futures.wait([future], _LOOK_SECONDS).done)
-            changes = look.changes()
-            if changes:
-                yield changes
-        yield future.result()
+            problem = f"{here} has {package} {_VERSIONS[package]}; expected {version}, as on the "
+            return _Refusal("ray_address", f"{problem}machine that began this")
+    for argument, mark in marks.items():
+        if not mark.exists():
+            problem = f"{here} does not see it; expected a directory that all machines share"
+            return _Refusal(argument, problem)
+    return attempt(ray.get(references[0]), task)

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from robust_tf.evaluation import examples
+from robust_tf.paper import figures as paper_figures
 from robust_tf.paper import numbers
 from robust_tf.results import figures
 from tests.test_results import trials
@@ -38,6 +39,16 @@ def test_accuracy_shows_means_and_deviations():
     assert len(saved(figure)) > 10_000
 
 
+def test_runs_of_one_training_have_bars_of_their_own():
+    table = pd.concat([trials("x-a"), trials("x-b", shift=0.01)], ignore_index=True)
+    runs = pd.DataFrame({"run": ["x-a", "x-b"], "standardize": ["pixel", "none"]})
+    (axes,) = figures.accuracy(table, runs).axes
+    heights = [[bar.get_height() for bar in container] for container in axes.containers]
+    np.testing.assert_allclose(heights, [[95, 77, 51], [96, 78, 52]], atol=1e-9)
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["natural, standardize pixel", "natural, standardize none"]
+
+
 def test_training_curves_show_the_history():
     history = pd.DataFrame(
         {
@@ -47,11 +58,15 @@ def test_training_curves_show_the_history():
             "perturbed_fraction": [0.05, 0.5, 0.95],
         }
     )
-    figure = figures.training_curves({"natural": history, "incremental hot 2": history})
+    runs = {"a": "natural", "b": "incremental hot 2"}
+    table = pd.concat([history.assign(run=run) for run in runs], ignore_index=True)
+    figure = figures.training(table, runs)
     lines = [axes.lines[0].get_ydata() for axes in figure.axes]
     np.testing.assert_allclose(lines[0], [50, 70, 80])
     np.testing.assert_allclose(lines[1], [2.0, 1.0, 0.5])
     np.testing.assert_allclose(lines[2], [5, 50, 95])
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert legend == list(runs.values())
     assert all(axes.get_xlabel() == "epoch" for axes in figure.axes)
     styles = {line.get_linestyle() for line in figure.axes[0].lines[:2]}
     assert len(styles) == 2  # readable without colour
@@ -90,7 +105,7 @@ def test_curves_of_robust_models_show_points_deviations_and_published_ones():
     published = published[published["figure"] == "A.1"]
     mine = published[(published["dataset"] == "mnist")].copy()
     mine["mean"] -= 0.01
-    figure = figures.curves(mine, published, {"mnist": 0.97})
+    figure = paper_figures.curves(mine, published, {"mnist": 0.97})
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [f"mnist, trained with {kind}" for kind in ("stuck", "dead", "hot")]
     axes = figure.axes[2]
@@ -115,7 +130,7 @@ def test_curves_of_robust_models_show_points_deviations_and_published_ones():
 
 def test_curves_of_natural_models_have_a_panel_a_dataset():
     published = numbers.published_points()
-    figure = figures.curves(published[published["figure"] == "6"])
+    figure = paper_figures.curves(published[published["figure"] == "6"])
     assert [axes.get_title() for axes in figure.axes] == ["mnist", "cifar10"]
     (noise,) = figure.axes[0].containers
     assert noise.lines[0].get_ydata()[-1] == pytest.approx(17.9684)
@@ -126,7 +141,7 @@ def test_curves_of_natural_models_have_a_panel_a_dataset():
 
 def test_the_ablation_as_bars():
     table = numbers.published_ablation()
-    figure = figures.ablation(table, table)
+    figure = paper_figures.table_one(table, table)
     (axes,) = figure.axes
     widths = [[bar.get_width() for bar in container] for container in axes.containers]
     np.testing.assert_allclose(widths[0], 100 * table["train_accuracy"])
@@ -140,7 +155,7 @@ def test_the_same_figure_makes_the_same_files(tmp_path):
     for name in ("a", "b"):
         folder = tmp_path / name / "figures"
         folder.parent.mkdir()
-        figure = figures.curves(published[published["figure"] == "8"])
+        figure = paper_figures.curves(published[published["figure"] == "8"])
         figures.save({"figure-8": figure}, folder, ("pdf", "png"))
         contents.append([path.read_bytes() for path in sorted(folder.iterdir())])
     assert len(contents[0]) == 2 and contents[0] == contents[1]

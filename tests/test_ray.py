@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray cluster of two nodes, of which one sees no directory of the other."""
+"""Sweeps on a real Ray cluster of two nodes, of which one does not see a directory of the other."""
 
 import contextlib
 import os
@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.executors.cluster import Cluster
-from tests.conftest import ROOT, command_line
-from tests.test_pipeline import check_one_line
+from robust_tf.executors import ray
+from robust_tf.executors.ray import Cluster
+from tests import short_sweep
+from tests.helpers import ROOT, check_one_line, command_line
 from tests.test_sweeps import SMALL, tables
 
 pytest.importorskip("ray", reason="needs Ray: python -m pip install 'robust_tf[cluster]'")
@@ -74,7 +75,7 @@ class Nodes:
         head.append(f"--temp-dir={self.folder}")
         self._starts = [self._start(NODES[0], head, [])]
         self.wait_for_nodes(1)
-        # In a mount namespace of its own, with nothing where the first has its outputs.
+        # In a mount namespace of its own, with nothing where the first has a directory.
         hide = f'mount -t tmpfs none "{hidden}" && exec "$@"'
         hiding = ["unshare", "--mount", "sh", "-c", hide, "sh"]
         self.hides = not subprocess.call([*hiding, "true"], stderr=subprocess.DEVNULL)
@@ -134,15 +135,21 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def outputs() -> Iterator[Path]:
+def outputs(tmp_path_factory) -> Path:
+    """A folder that both nodes see."""
+    return tmp_path_factory.mktemp("outputs")
+
+
+@pytest.fixture(scope="module")
+def hidden() -> Iterator[Path]:
     """A folder that the second node does not see."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 @pytest.fixture(scope="module")
-def nodes(outputs) -> Iterator[Nodes]:
-    both = Nodes(outputs)
+def nodes(hidden) -> Iterator[Nodes]:
+    both = Nodes(hidden)
     yield both
     both.stop()  # fails if a process is left
 
@@ -190,7 +197,7 @@ def undisturbed(outputs, nodes) -> Path:
 def test_two_nodes_with_a_worker_killed_in_the_middle(nodes, outputs, undisturbed):
     folder = outputs / "killed"
     process = begin(nodes, folder, "--executor=ray")
-    # Both nodes are at work, and what each has done is seen here.
+    # Both nodes are at work.
     wait_for(lambda: all(map(nodes.workers, NODES)) and len(epochs(folder)) >= 2)
     for node in NODES:
         for worker in nodes.workers(node):
@@ -215,7 +222,7 @@ def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
     before = epochs(folder)
     assert max(before.values()) > 30
     process = begin(nodes, folder, "--executor=ray")
-    # It goes on from the state that was here, wherever it is carried out now.
+    # It goes on from the state that was left, on whichever node.
     low = dict(before)
     while process.poll() is None:
         low = {run: min(done, epochs(folder).get(run, done)) for run, done in low.items()}
@@ -225,13 +232,10 @@ def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
     check_same(folder, undisturbed)
 
 
-def test_one_node_that_the_sweep_starts_itself(nodes, outputs):
-    short, folder = outputs / "short", outputs / "local"
-    process = begin(nodes, short, "--workers=2", "--epochs=5")
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+def test_one_node_that_the_sweep_starts_itself(nodes, outputs, undisturbed):
+    folder = outputs / "local"
     before = set(processes("raylet "))
-    process = begin(nodes, folder, "--epochs=5", "--executor=ray", "--ray_address=local")
+    process = begin(nodes, folder, "--executor=ray", "--ray_address=local")
     open_to_others = set()
 
     def look() -> bool:
@@ -241,7 +245,7 @@ def test_one_node_that_the_sweep_starts_itself(nodes, outputs):
 
     wait_for(look, 300)
     assert process.returncode == 0, process.communicate()
-    check_same(folder, short)
+    check_same(folder, undisturbed)
     assert open_to_others == set()
     wait_for(lambda: set(processes("/raylet/raylet ")) <= before, 30)
 
@@ -283,7 +287,7 @@ UNAVAILABLE = {
 
 
 @pytest.mark.parametrize("flag", UNAVAILABLE)
-def test_what_the_cluster_does_not_have_is_told_in_one_line(grid, tmp_path, flag):
+def test_what_the_cluster_does_not_have_is_one_line(grid, tmp_path, flag):
     done = grid(flag)
     check_one_line(done, 1, UNAVAILABLE[flag])
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -340,3 +344,33 @@ def test_a_task_that_fails_is_not_tried_again(nodes, outputs, undisturbed):
     assert process.returncode == 1 and "1 of 3 models are done" in out, err
     assert err.count("error: mnist natural: ") == out.count("mnist natural failed: ") == 1
     assert "error: mnist transfer hot 4: its natural model failed" in err
+
+
+def test_a_machine_that_does_not_see_a_directory_is_refused(nodes, hidden):
+    if not nodes.hides:
+        pytest.skip("needs the right to mount")
+    process = begin(nodes, hidden, "--executor=ray")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    problem = "127.0.0.3 does not see it; expected a directory that all machines share"
+    assert err.splitlines()[-1] == f"error: --saved_models_dir={hidden}/saved_models: {problem}"
+    assert "Traceback" not in err and "failed" not in err
+    assert not list(hidden.glob("*/.cluster-*"))
+
+
+def test_a_machine_with_other_versions_is_refused():
+    refusal = ray._carry_out([None], None, {}, {**ray._VERSIONS, "keras": "1.2"})
+    assert refusal.argument == "ray_address"
+    assert f" has keras {ray._VERSIONS['keras']}; expected 1.2, as on the" in refusal.problem
+
+
+def test_a_task_whose_workers_die_is_given_up(nodes, outputs, forks, tmp_path):
+    folder = outputs / "dying"
+    (folder / short_sweep.FAULTS).mkdir(parents=True)
+    (folder / short_sweep.FAULTS / "dies-natural").touch()
+    line = ["tests.short_sweep", f"{folder}/results", f"{folder}/saved_models"]
+    environment = {**nodes.environment, "SHORT_SWEEP_RAY": nodes.address}
+    done = forks.run(line, tmp_path, environment, 120)
+    assert done.returncode == 1 and "4 of 9 models are done" in done.stdout, done.stderr
+    assert "\nmnist natural: its worker died 4 times; " in done.stderr
+    assert done.stderr.count(": its natural model failed\n") == 4

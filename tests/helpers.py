@@ -1,0 +1,128 @@
+"""What several test files use: command lines, what they print, and runs on a few images."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from robust_tf import runs
+from robust_tf.data import Data, Split
+from robust_tf.evaluation.suites import standard_tests
+
+ROOT = Path(__file__).parents[1]
+
+# A run of seconds, as flags.
+SMALL = (
+    "--data_source=sample", "--train_examples=300", "--test_examples=100", "--epochs=3",
+    "--trials=2",
+)  # fmt: skip
+# What small runs are tested with.
+CONDITIONS = standard_tests(("hot",))
+
+_BOTH = {"output_dir": "results", "saved_models_dir": "saved_models"}
+_RESULTS = {"output_dir": "results"}
+_OUTPUTS = {
+    "pipelines.run": _BOTH,
+    "pipelines.impact": _BOTH,
+    "pipelines.ablation": _BOTH,
+    "pipelines.grid": _BOTH,
+    "pipelines.standardization": _BOTH,
+    "pipelines.report": _RESULTS,
+    "pipelines.evaluate": _RESULTS,
+    "pipelines.sensor_map": _RESULTS,
+    "pipelines.confusions": _RESULTS,
+    "pipelines.compare": _RESULTS,
+    "pipelines.serve": {},
+}
+
+
+def command_line(tmp_path: Path, *flags: str, pipeline: str = "pipelines.run") -> list[str]:
+    """The command of a pipeline, with outputs under `tmp_path` where the flags name none."""
+    given = {flag.split("=")[0].lstrip("-") for flag in flags}
+    defaults = [
+        f"--{flag}={tmp_path / name}"
+        for flag, name in _OUTPUTS[pipeline].items()
+        if flag not in given
+    ]
+    return [sys.executable, "-m", pipeline, *defaults, *flags]
+
+
+def outcome(done: subprocess.CompletedProcess) -> str:
+    """All that a process has said, for the message of an assertion."""
+    return f"{done.returncode}\n{done.stdout}\n{done.stderr}"
+
+
+def table(done: subprocess.CompletedProcess) -> str:
+    """The last table that a pipeline has printed."""
+    assert done.returncode == 0, outcome(done)
+    return done.stdout.split("\n\n")[-2]
+
+
+def check_one_line(done: subprocess.CompletedProcess, code: int, message: str) -> None:
+    """Checks that a pipeline ended with an error of one line and printed nothing else."""
+    assert done.returncode == code, outcome(done)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and message in line
+    assert done.stdout == ""
+
+
+def files(folder: Path) -> list[Path]:
+    """All files under a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def fake_data(
+    channels: int,
+    examples: int,
+    *,
+    size: int = 32,
+    divisor: int = 255,
+    name: str = "d",
+    source: str = "tfds",
+) -> Data:
+    """A dataset of ten classes with the form of a real one and nothing in it."""
+    images = np.broadcast_to(np.uint8(0), (examples, size, size, channels))
+    split = Split(images, None, divisor)
+    return Data(name, source, split, split, ("a",) * 10)
+
+
+def short(data: Data, **given) -> runs.Run:
+    """A run of two epochs."""
+    return runs.resolve(data, **{"epochs": 2, "batch_size": 50, **given})
+
+
+def carry_out(run, data, folders, conditions=CONDITIONS, trials=3) -> pd.DataFrame:
+    """Trains and tests a run; its trials."""
+    runs.train(run, data, progress=False, **folders)
+    return runs.test(run, data, conditions, trials=trials, progress=False, **folders)
+
+
+def weights(model) -> list[np.ndarray]:
+    """The values of a model's weights."""
+    return [weight.value.numpy() for weight in model.weights]
+
+
+def assert_same_weights(model, other) -> None:
+    """Checks that two models have the same weights to the bit."""
+    for a, b in zip(weights(model), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def wait_until(condition, seconds: float = 120) -> None:
+    """Waits for a condition; fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not so after {seconds} s"
+        time.sleep(0.002)
+
+
+def without_network() -> dict[str, str]:
+    """The environment of a process that has no network and no prepared data."""
+    # A proxy that refuses stands for a network that is out of reach.
+    away = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    away.pop("TFDS_DATA_DIR", None)
+    return away
