@@ -89,7 +89,7 @@ def main(values: flags.Values) -> None:
     given = values.of(_SETTINGS)
     if values.seeds is not None and "seed" in given:
         raise InvalidArgument("seeds", ",".join(map(str, values.seeds)), "no value with --seed")
-    seeds = values.seeds or (values.seed,)
+    seeds = dict.fromkeys(values.seeds or (values.seed,))
     checked = resolution.check(given)
     tests = settings.make(Tests, values.given)
     kinds = tests.kinds(given.get("perturb"))

@@ -190,7 +190,7 @@ def run(
     sources = app.sources(values)
     datasets = {name: _load(sources, name) for name in dict.fromkeys(c.dataset for c in cells)}
     given = values.of(_of_models(experiment))
-    tasks = plan(cells, given, datasets, seeds=execution.seeds, trials=values.trials)
+    tasks = plan(cells, given, datasets, seeds=dict.fromkeys(execution.seeds), trials=values.trials)
     if values.dry_run:
         with app.local(outputs) as folders:
             seconds = estimate.seconds(tasks, datasets)

@@ -15,8 +15,7 @@ class InvalidArgument(ValueError):
 
     def __init__(self, argument: str, value: object, expected: str):
         """See the class."""
-        several = isinstance(value, list | tuple)
-        text = ",".join(map(str, value)) if several else value
+        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
         received = argument if value is None else f"{argument}={text}"
         super().__init__(f"{received}: expected {expected}")
         self.argument, self.value, self.expected = argument, value, expected

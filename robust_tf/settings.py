@@ -162,13 +162,16 @@ def choice(help: str, names: Iterable[str], **more: Any) -> Setting:
 
 
 def names(help: str, allowed: Iterable[str] = (), **more: Any) -> Setting:
-    """Some of some names, or any, from a sequence or a text with commas."""
+    """Some of some names, or any, each once."""
     allowed = tuple(allowed)
+
+    def parse(value: Iterable[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
     def allows(value: Any) -> bool:
         return not allowed or set(value) <= set(allowed)
 
-    return Setting(help, list, f"some of {', '.join(allowed)}", allows, parse=tuple, **more)
+    return Setting(help, list, f"some of {', '.join(allowed)}", allows, parse=parse, **more)
 
 
 def switch(help: str, **more: Any) -> Setting:
@@ -176,8 +179,8 @@ def switch(help: str, **more: Any) -> Setting:
     return Setting(help, bool, "true or false", lambda value: isinstance(value, bool), **more)
 
 
-def wholes(help: str, at_least: int = 1, **more: Any) -> Setting:
-    """Whole numbers, from a sequence or a text with commas."""
+def wholes(help: str, at_least: int = 1, empty: bool = False, **more: Any) -> Setting:
+    """Whole numbers, from a sequence or a text with commas; none only if `empty`."""
 
     def parse(value: Any) -> Any:
         texts = [text for text in value.split(",") if text] if isinstance(value, str) else value
@@ -187,7 +190,9 @@ def wholes(help: str, at_least: int = 1, **more: Any) -> Setting:
             return value
 
     def allows(value: Any) -> bool:
-        return isinstance(value, tuple) and all(number >= at_least for number in value)
+        if not isinstance(value, tuple) or not (value or empty):
+            return False
+        return all(_is_number(number, int) and number >= at_least for number in value)
 
     expected = f"whole numbers from {at_least} on, separated by commas"
     return Setting(help, str, expected, allows, parse=parse, **more)

@@ -126,20 +126,21 @@ CHAIN = """
 import sys
 from robust_tf import data, models, saved_models
 from robust_tf.perturbations import Perturbation
-from robust_tf.strategies import Settings, natural, transfer
-from robust_tf.training import fit
+from robust_tf.training import Adam, Natural, Recipe, Transfer, fit
 
 before, after, units = sys.argv[1:]
 mnist = data.load("mnist", data_source="sample", train_examples=400, test_examples=10)
-settings = Settings(epochs=1, batch_size=100, perturbation=Perturbation("hot", 3))
+recipe = Recipe(epochs=1, batch_size=100, optimizer=Adam(learning_rate=0.001))
 if before:
     pretrained = saved_models.load(saved_models.find("pretrained", before))
     head = [int(units)]
     build = lambda: models.with_new_head(pretrained, 10, head, freeze_base=False, seed=0)
-    started = transfer(mnist.train, build, settings)
+    strategy = Transfer(perturbation=Perturbation("hot", 3))
 else:
-    started = natural(mnist.train, lambda: models.build("mnist_cnn", (28, 28, 1), 10), settings)
-fit(started, learning_rate=0.001, beta_1=0.5)
+    build = lambda: models.build("mnist_cnn", (28, 28, 1), 10)
+    strategy = Natural()
+started = strategy.prepare(mnist.train, build, recipe)
+fit(started)
 print(saved_models.export(
     started.model, after, label_names=mnist.label_names, training={}
 ))

@@ -1,24 +1,45 @@
 """The small network beyond the paper, and the recipe that trains it."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from robust_tf import data as data_lib
-from robust_tf import models, saved_models
+from robust_tf import models, runs, saved_models, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Evaluator, Natural
-from robust_tf.models import blocks
+from robust_tf.evaluation import Evaluator
+from robust_tf.evaluation import Natural as NaturalImages
 from robust_tf.perturbations import Perturbation, example_seeds
-from robust_tf.runs.declaration import Options
 from robust_tf.seeds import stream_seed
-from robust_tf.training import Recipe, compile_model, fit
+from robust_tf.training import (
+    SGD,
+    STRATEGIES,
+    AdamW,
+    Backup,
+    Constant,
+    Natural,
+    Recipe,
+    compile_model,
+    fit,
+)
 from robust_tf.training.augmentations import augment
-from robust_tf.training.callbacks import Backup
-from robust_tf.training.strategies import STRATEGIES, Settings, constant, natural
+from tests.helpers import assert_same_weights, small_network
 
-RECIPE = Recipe("sgd", "one_cycle", weight_decay=5e-4, label_smoothing=0.1, weight_average=0.9)
+
+def recipe(epochs=4, **changed) -> Recipe:
+    """The one of the network, for a training of sixty images."""
+    usual = {
+        "batch_size": 15,
+        "optimizer": SGD(learning_rate=0.1, weight_decay=5e-4),
+        "schedule": "one_cycle",
+        "label_smoothing": 0.1,
+        "weight_average": 0.9,
+        "augment": "flip,shift",
+    }
+    return Recipe(epochs=epochs, **usual | changed)
 
 
 @pytest.fixture(scope="module")
@@ -35,29 +56,19 @@ def colours() -> data_lib.Data:
 
 
 def small_compact() -> keras.Model:
-    """Two convolutions of it."""
-    how = {"precision": "float32", "seed": 1}
-    images, x = blocks.inputs((16, 16, 3), standardize="global", mirror=True)
-    x = blocks.convolution(x, "conv_1", filters=8, kernel=3, **how)
-    x = blocks.activated(x, 1, precision="float32")
-    before = blocks.pooled(x, 1, precision="float32")
-    x = blocks.convolution(before, "conv_2", filters=8, kernel=3, **how)
-    x = blocks.added(before, blocks.activated(x, 2, precision="float32"), 2, precision="float32")
-    x = keras.layers.GlobalMaxPooling2D(name="global_pool")(x)
-    x = keras.layers.Rescaling(0.125, name="scale")(x)
-    return blocks.classifier(images, x, 2, name="cnn", mirror=True, **how)
+    return small_network((16, 16, 3), 2, standardize="global", mirror=True, seed=1)
 
 
-def trained(data, directory=None, epochs=4, initial_recipe=RECIPE):
+def trained(data, directory=None, epochs=4, callbacks=()):
     backup = Backup(directory) if directory else None
-    settings = Settings(
-        epochs=epochs,
-        batch_size=15,
-        augment=("flip", "shift"),
+    started = Natural().prepare(
+        data.train,
+        small_compact,
+        recipe(epochs),
         initial_epoch=backup.completed_epochs() if backup else 0,
     )
-    started = natural(data.train, small_compact, settings)
-    history = fit(started, learning_rate=0.1, beta_1=0.9, recipe=initial_recipe, backup=backup)
+    started = dataclasses.replace(started, callbacks=(*started.callbacks, *callbacks))
+    history = fit(started, backup=backup)
     return started.model, history
 
 
@@ -74,7 +85,7 @@ def test_models_of_one_architecture_share_traces_and_not_weights(colours):
         model = models.build("compact", (16, 16, 3), 2, mirror=True, seed=seed)
         expected = np.argmax(model(colours.test.images_at(tf.range(30))), axis=1)
         np.testing.assert_array_equal(
-            Evaluator(model, colours.test).predictions(Natural()), expected
+            Evaluator(model, colours.test).predictions(NaturalImages()), expected
         )
         accuracies.append(expected.tolist())
     assert len({tuple(found) for found in accuracies}) > 1
@@ -82,7 +93,7 @@ def test_models_of_one_architecture_share_traces_and_not_weights(colours):
 
 def test_the_recipe_learns(colours):
     model, history = trained(colours, epochs=8)
-    assert Evaluator(model, colours.test).accuracy(Natural()) > 0.9
+    assert Evaluator(model, colours.test).accuracy(NaturalImages()) > 0.9
     assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
@@ -93,20 +104,16 @@ def test_a_stopped_training_goes_on_with_rate_and_average(colours, tmp_path):
                 raise KeyboardInterrupt
 
     expected, _ = trained(colours)
-    settings = Settings(epochs=4, batch_size=15, augment=("flip", "shift"))
-    started = natural(colours.train, small_compact, settings)
-    stopped = type(started)(**{**vars(started), "callbacks": (Stop(),)})
     with pytest.raises(KeyboardInterrupt):
-        fit(stopped, learning_rate=0.1, beta_1=0.9, recipe=RECIPE, backup=Backup(tmp_path))
+        trained(colours, tmp_path, callbacks=[Stop()])
     assert Backup(tmp_path).completed_epochs() == 2
     for _ in range(2):  # goes on; then finds that nothing is left to do
         model, _ = trained(colours, tmp_path)
-        for a, b in zip(model.weights, expected.weights, strict=True):
-            np.testing.assert_array_equal(a, b)
+        assert_same_weights(model, expected)
 
 
 def test_one_cycle_rises_and_falls():
-    optimizer = Recipe("sgd", "one_cycle").make_optimizer(0.4, 0.9, steps=100)
+    optimizer = recipe(optimizer=SGD(learning_rate=0.4)).make_optimizer(100)
     rate = optimizer._learning_rate
     rates = np.array([float(rate(step)) for step in range(101)])
     assert rates[0] == pytest.approx(0.04)
@@ -121,7 +128,7 @@ def test_label_smoothing_is_a_cross_entropy_with_a_mixture():
     targets = 0.8 * np.eye(4)[labels] + 0.2 / 4
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = -(targets * logs).sum(axis=1)
-    loss = Recipe(label_smoothing=0.2).loss()
+    loss = recipe(label_smoothing=0.2).loss()
     np.testing.assert_allclose(loss(labels, logits), expected, rtol=1e-5)
 
 
@@ -130,7 +137,8 @@ def test_the_trained_weights_are_the_average():
     inputs = keras.Input([1])
     layer = keras.layers.Dense(2, use_bias=False, kernel_initializer="ones")
     model = keras.Model(inputs, layer(inputs))
-    compile_model(model, learning_rate=1.0, beta_1=0.9, recipe=Recipe("sgd", weight_average=0.75))
+    of_steps = Recipe(epochs=1, batch_size=1, optimizer=SGD(learning_rate=1.0), weight_average=0.75)
+    compile_model(model, of_steps, steps_per_epoch=1)
     seen = []
     each = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: seen.append(layer.kernel.numpy())
@@ -146,14 +154,12 @@ def test_the_sensor_does_not_move_with_the_scene():
     """A hot pixel of a training image stays where it is while the scene is shifted."""
     images = np.tile(np.arange(16, dtype=np.uint8)[:, None, None], (20, 1, 16, 1)) * 10
     split = data_lib.Split(tf.constant(images), tf.range(20, dtype=tf.int64))
-    settings = Settings(
-        epochs=3,
-        batch_size=20,
-        shuffle=False,
-        perturbation=Perturbation("hot", 2),
-        augment=("flip", "shift"),
+    strategy = Constant(perturbation=Perturbation("hot", 2))
+    started = strategy.prepare(
+        split,
+        lambda: keras.Sequential([keras.Input((16, 16, 1))]),
+        recipe(epochs=3, batch_size=20, shuffle=False),
     )
-    started = constant(split, lambda: keras.Sequential([keras.Input((16, 16, 1))]), settings)
     epochs = [batch.numpy() for batch, _ in started.batches]
     hot = [batch == 1 for batch in epochs]
     assert hot[0].sum() == 2 * 20
@@ -165,81 +171,86 @@ def test_the_sensor_does_not_move_with_the_scene():
     scene = example_seeds(stream_seed(0, "augmentation"), index, 1)
     sensor = example_seeds(stream_seed(0, "training perturbation"), index)
     expected = augment(split.images_at(index), scene, ("flip", "shift"))
-    np.testing.assert_array_equal(epochs[1], settings.perturbation(expected, sensor))
+    np.testing.assert_array_equal(epochs[1], strategy.perturbation(expected, sensor))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("perturb", ["hot", "all"])
 def test_all_strategies_work_with_it(colours, strategy, perturb):
-    asked = {} if strategy == "natural" else {"strategy": strategy, "perturb": perturb}
-    run = Options(model="compact", **asked).resolve(colours)
-    assert (run.optimizer, run.augment, run.standardize) == ("sgd", "flip,shift", "global")
-    assert run.batch_size == 6
+    given = {"model": "compact"}
+    given |= {} if strategy == "natural" else {"strategy": strategy, "perturb": perturb}
+    run = runs.resolve(colours, **given)
+    flat = settings.flatten(run)
+    assert (flat["optimizer"], flat["augment"]) == ("sgd", "flip,shift")
+    assert (run.standardize, run.recipe.batch_size) == ("global", 6)
     model = run.build_model(colours)
     assert {"with_mirrored", "mean_of_mirrored"} <= {layer.name for layer in model.layers}
-    again = Options(model="compact", **asked, preset="published", beta_1=0.3).resolve(colours)
     assert run.columns()["beta_1"] is None  # which SGD has not
-    if strategy == "natural":
-        assert again.recipe == run.recipe
+    with pytest.raises(InvalidArgument, match="beta_1=0.3: expected no value with optimizer=sgd"):
+        runs.resolve(colours, **given, beta_1=0.3)
+    published = runs.resolve(colours, **given, preset="published")  # whose beta_1 is left out
+    presented = {"shuffle": False, "drop_remainder": True}
+    assert published.recipe == dataclasses.replace(run.recipe, **presented)
 
 
 def test_images_of_one_channel_are_not_mirrored(small):
-    run = Options(model="compact").resolve(small)
-    assert run.augment == "shift"
+    run = runs.resolve(small, model="compact")
+    assert run.recipe.augment == "shift"
     assert "with_mirrored" not in [layer.name for layer in run.build_model(small).layers]
-    assert Options(model="compact", augment="flip").resolve(small).augment == "flip"
+    assert runs.resolve(small, model="compact", augment="flip").recipe.augment == "flip"
 
 
 def test_another_optimizer_has_rate_and_decay_of_its_own(small):
-    adam = Options(model="compact", optimizer="adam").resolve(small)
-    assert (adam.learning_rate, adam.weight_decay) == (0.001, 0.0)
-    adamw = Options(model="compact", optimizer="adamw").resolve(small)
-    assert (adamw.learning_rate, adamw.weight_decay) == (0.001, 5e-4)
-    assert Options(optimizer="adamw").resolve(small).learning_rate == 0.05
-    assert Options(optimizer="sgd").resolve(small).learning_rate == 0.01
+    def optimizer(**given):
+        return runs.resolve(small, **given).recipe.optimizer
+
+    adam = optimizer(model="compact", optimizer="adam")
+    assert adam.learning_rate == 0.001 and not hasattr(adam, "weight_decay")
+    assert optimizer(model="compact", optimizer="adamw") == AdamW(weight_decay=5e-4)
+    assert optimizer(optimizer="adamw").learning_rate == 0.05
+    assert optimizer(optimizer="sgd").learning_rate == 0.01
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("given", "message"),
     [
         ({"optimizer": "lion"}, "optimizer=lion: expected one of adam, adamw, sgd"),
         ({"schedule": "step"}, "schedule=step: expected one of constant, one_cycle"),
         ({"augment": "turn"}, "augment=turn: expected none, or some of flip, shift"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0: expected a number from 0 on"),
-        ({"weight_decay": 0.1}, "weight_decay=0.1: expected 0 with optimizer=adam"),
+        ({"weight_decay": 0.1}, "weight_decay=0.1: expected no value with optimizer=adam"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: expected a number from 0 to below 1"),
         ({"weight_average": 1.0}, "weight_average=1.0: expected a number from 0 to below 1"),
     ],
 )
-def test_what_is_not_allowed(small, options, message):
+def test_what_is_not_allowed(small, given, message):
     with pytest.raises(InvalidArgument, match=message):
-        Options(**options).resolve(small)
+        runs.resolve(small, **given)
 
 
 def test_the_papers_runs_keep_their_names(small):
     """The settings that came later are not part of a name unless they are used."""
-    usual = Options().resolve(small)
-    assert Options(optimizer="adam", augment="none").resolve(small).name == usual.name
-    assert Options(schedule="one_cycle").resolve(small).name != usual.name
+    usual = runs.resolve(small)
+    assert runs.resolve(small, optimizer="adam", augment="none").name == usual.name
+    assert runs.resolve(small, schedule="one_cycle").name != usual.name
 
 
 @pytest.mark.full_data
 def test_it_learns_cifar10_in_seconds():
     data = data_lib.load("cifar10", train_examples=4000, test_examples=500)
-    run = Options(model="compact", epochs=2).resolve(data)
-    settings = Settings(epochs=2, batch_size=100, augment=("flip", "shift"))
-    started = natural(data.train, lambda: run.build_model(data), settings)
-    fit(started, learning_rate=run.learning_rate, beta_1=0.9, recipe=run.recipe)
-    assert Evaluator(started.model, data.test).accuracy(Natural()) > 0.35
+    run = runs.resolve(data, model="compact", epochs=2, batch_size=100)
+    started = run.strategy.prepare(data.train, lambda: run.build_model(data), run.recipe)
+    fit(started)
+    assert Evaluator(started.model, data.test).accuracy(NaturalImages()) > 0.35
 
 
-def test_a_sweep_takes_it(command):
+def test_a_sweep_takes_it(in_process):
     flags = [
         "--datasets=mnist,mnist",
         "--data_source=sample",
         "--strategies=constant",
         "--perturbs=blur",
     ]
-    done = command(*flags, "--model=compact", "--dry_run", pipeline="pipelines.grid")
+    done = in_process(*flags, "--model=compact", "--dry_run", pipeline="pipelines.grid")
     assert done.returncode == 0, done.stderr
     assert "6 models" in done.stdout

@@ -6,25 +6,32 @@ import tensorflow as tf
 
 from robust_tf import runs
 from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation.suites import standard_tests
 from robust_tf.paper import experiments
-from robust_tf.paper.experiments import Selection
+from robust_tf.paper.experiments import ABLATION, GRID, IMPACT
 from robust_tf.perturbations import KINDS, Kind
-from robust_tf.runs.declaration import Options
+from robust_tf.runs.experiments import Selection, with_all_tests
 from robust_tf.saved_models import classifiers
-from robust_tf.studies import confusions
+from robust_tf.studies import confusions, standardization
+from tests.helpers import carry_out, short
 
 
 def robust(cells):
-    return [cell for cell in cells if cell.strategy != "natural"]
+    return [cell for cell in cells if "strategy" in cell.settings]
+
+
+def trained_with(cell) -> tuple:
+    """Strategy, kind and level of a cell."""
+    perturbation = cell.settings.get("perturbation")
+    level = (perturbation.kind, perturbation.level) if perturbation else (None, None)
+    return cell.settings.get("strategy", "natural"), *level
 
 
 def test_the_grid_has_the_papers_240_models_and_a_natural_one_a_dataset():
     cells = experiments.grid(Selection())
     assert len(robust(cells)) == 240 and len(cells) == 242
-    assert len(set(cells)) == len(cells)
-    counts = collections.Counter(
-        (cell.dataset, cell.strategy, cell.perturb) for cell in robust(cells)
-    )
+    assert len({(cell.dataset, trained_with(cell)) for cell in cells}) == len(cells)
+    counts = collections.Counter((cell.dataset, *trained_with(cell)[:2]) for cell in robust(cells))
     assert len(counts) == 2 * 3 * 5
     for (_, _, kind), count in counts.items():
         assert count == (10 if kind in ("stuck", "dead", "hot") else 5)
@@ -40,7 +47,7 @@ def test_levels_are_those_of_the_text():
 
 def test_each_model_is_tested_with_its_family():
     cells = experiments.grid(Selection(datasets=("mnist",)))
-    by_kind = {cell.perturb: dict(cell.test_levels) for cell in cells}
+    by_kind = {trained_with(cell)[1]: dict(cell.test_levels) for cell in cells}
     assert by_kind["dead"] == {"stuck": (2,), "dead": (2,), "hot": (2,)}
     assert by_kind["noise"] == {"noise": (0.0255, 0.03775, 0.05)}
     assert by_kind["blur"] == {"blur": (0.5, 0.75, 1.0)}
@@ -49,19 +56,22 @@ def test_each_model_is_tested_with_its_family():
 
 def test_impact_and_ablation():
     (mnist, cifar10) = experiments.impact(Selection())
-    assert (mnist.dataset, cifar10.dataset, mnist.strategy) == ("mnist", "cifar10", "natural")
+    assert (mnist.dataset, cifar10.dataset) == ("mnist", "cifar10")
+    assert trained_with(mnist) == ("natural", None, None)
     assert sum(len(levels) for _, levels in mnist.test_levels) == 3 * 5 + 5 + 5
     rows = experiments.ablation(Selection())
-    assert [(row.batch_norm, row.dropout, row.activation) for row in rows] == [
+    assert [tuple(row.settings.values()) for row in rows] == [
         (True, 0.2, "relu"), (True, 0.0, "relu"), (False, 0.2, "relu"),
         (True, 0.2, "tanh"), (False, 0.0, "relu"), (False, 0.0, "tanh"),
     ]  # fmt: skip
+    assert {tuple(row.settings) for row in rows} == {("batch_norm", "dropout", "activation")}
+    assert {(row.dataset, row.test_levels) for row in rows} == {("cifar10", ())}
 
 
 def test_a_selection_takes_a_part():
     asked = Selection(("kmnist",), ("constant", "transfer"), ("hot", "noise"), (1, 5, 0.0255))
     cells = robust(experiments.grid(asked))
-    assert [(cell.strategy, cell.perturb, cell.level) for cell in cells] == [
+    assert [trained_with(cell) for cell in cells] == [
         (strategy, kind, level)
         for strategy in ("constant", "transfer")
         for kind, level in (("hot", 1), ("hot", 5), ("noise", 0.0255))
@@ -73,17 +83,33 @@ def test_a_selection_takes_a_part():
 @pytest.mark.parametrize(
     ("experiment", "selection", "message"),
     [
-        ("grid", {"strategies": ("natural",)}, "strategies=natural: expected some of constant, "),
-        ("grid", {"perturbs": ("rain",)}, "perturbs=rain: expected some of stuck, dead, hot, "),
-        ("grid", {"perturbs": ("hot",), "levels": (11.0,)}, "levels=11: expected some of 1, 2, "),
-        ("impact", {"levels": (6.0,)}, "levels=6: expected some of 0.001, "),
-        ("ablation", {"perturbs": ("hot",)}, "perturbs=hot: expected no value with the ablation"),
-        ("grid", {"datasets": ()}, "datasets=: expected at least one"),
+        (
+            GRID,
+            {"strategies": ("natural",)},
+            "strategies=natural: expected some of constant, ",
+        ),
+        (
+            GRID,
+            {"perturbs": ("rain",)},
+            "perturbs=rain: expected some of stuck, dead, hot, ",
+        ),
+        (
+            GRID,
+            {"perturbs": ("hot",), "levels": (11.0,)},
+            "levels=11: expected some of 1, 2, ",
+        ),
+        (IMPACT, {"levels": (6.0,)}, "levels=6: expected some of 0.001, "),
+        (
+            ABLATION,
+            {"perturbs": ("hot",)},
+            "perturbs=hot: expected no value with the ablation",
+        ),
+        (GRID, {"datasets": ()}, "datasets=: expected at least one"),
     ],
 )
 def test_what_is_not_there_is_refused(experiment, selection, message):
     with pytest.raises(InvalidArgument) as caught:
-        experiments.EXPERIMENTS[experiment](Selection(**selection))
+        experiment.cells(Selection(**selection))
     assert str(caught.value).startswith(message)
 
 
@@ -93,7 +119,7 @@ def test_figures_by_training():
     assert experiments.figure("transfer", "blur") == "C.3"
 
 
-def test_a_new_kind_is_one_entry(monkeypatch, small, exported, tmp_path):
+def test_a_new_kind_is_one_entry(monkeypatch, small, exported, folders, tmp_path):
     """All that uses kinds takes one from the registry alone."""
     dim = Kind(
         family="light",
@@ -107,21 +133,18 @@ def test_a_new_kind_is_one_entry(monkeypatch, small, exported, tmp_path):
         test_levels=(0.3, 0.6),
     )
     monkeypatch.setitem(KINDS, "dim", dim)
-    folders = {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
-    conditions = experiments.test_conditions(("dim",))
+    conditions = standard_tests(("dim",))
     assert [str(condition) for condition in conditions] == ["natural", "dim 0.3", "dim 0.6"]
     for perturb, strategy in (("dim", "incremental"), ("all", "constant")):
-        options = Options(strategy=strategy, perturb=perturb, epochs=1, batch_size=50)
-        run = options.resolve(small)
-        runs.train(run, small, progress=False, **folders)
-        trials = runs.test(run, small, conditions, trials=2, progress=False, **folders)
+        run = short(small, strategy=strategy, perturb=perturb, epochs=1)
+        trials = carry_out(run, small, folders, conditions, trials=2)
         assert trials["test_level"].tolist()[1:] == [0.3, 0.6]
         assert (tmp_path / "saved_models" / run.name / "1" / "saved_model.pb").exists()
         runs.draw([run], small, conditions, trials, **folders)
-    assert run.level.endswith(",dim=0.4:0.9")
-    cells = experiments.with_all_tests(experiments.grid(Selection(datasets=("mnist",))))
+    assert str(run.perturbation).endswith(",dim=0.4:0.9")
+    cells = with_all_tests(experiments.grid(Selection(datasets=("mnist",))))
     assert dict(cells[0].test_levels)["dim"] == (0.3, 0.6)
-    chosen = experiments.standardization(Selection(perturbs=("dim",), strategies=("constant",)))
-    assert [cell.level for cell in chosen] == [None, 0.5] * 3
+    chosen = standardization.cells(Selection(perturbs=("dim",), strategies=("constant",)))
+    assert [trained_with(cell)[2] for cell in chosen] == [None, 0.5] * 3
     found = confusions.measure(classifiers.load(exported), small, conditions[1:], trials=1, seed=0)
     assert set(found.changes["test_perturb"]) == {"dim"}

@@ -179,7 +179,7 @@ BAD_FLAGS = {
     "--perturbs=rain": "--perturbs=rain: expected some of stuck, dead, hot, noise, blur",
     "--levels=11": "--levels=11: expected some of 0.001, ",
     "--levels=few": "--levels=few: expected numbers, separated by commas",
-    "--seeds=": "--seeds=: expected numbers, separated by commas",
+    "--seeds=": "--seeds=: expected whole numbers from 0 on, separated by commas",
     "--seeds=-1": "--seeds=-1: expected whole numbers from 0 on",
     "--workers=0": "--workers=0: expected a whole number from 1 on",
     "--threads=0": "--threads=0: expected a whole number from 1 on",

@@ -7,28 +7,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from robust_tf import models, results, runs, saved_models, training
+from robust_tf import models, results, runs, saved_models, settings, training
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.models import blocks
-from robust_tf.runs.declaration import Options, Run
+from tests.helpers import short, small_network
 
 
-@pytest.fixture
-def folders(tmp_path):
-    return {"output_dir": tmp_path / "results", "saved_models_dir": tmp_path / "saved_models"}
-
-
-def transfer(data, **options) -> Run:
-    options = {"epochs": 1, "batch_size": 50, **options}
-    return Options(strategy="transfer", perturb="hot", level=3, **options).resolve(data)
+def transfer(data, **given) -> runs.Run:
+    return short(data, strategy="transfer", perturb="hot", level=3, **given)
 
 
 def model_of(run, folders) -> keras.Model:
     return runs.load_model(run, folders["output_dir"], folders["saved_models_dir"])
 
 
-def weights(model) -> dict[str, bytes]:
+def weights_by_name(model) -> dict[str, bytes]:
     return {
         f"{layer.name}/{variable.name}": variable.numpy().tobytes()
         for layer in model.layers
@@ -45,7 +38,7 @@ def test_the_natural_model_is_trained_once_for_all(small, folders, monkeypatch):
         lambda started, **options: fitted.append(started.model.name) or fit(started, **options),
     )
     for options in ({}, {"head_units": (8,)}, {"freeze_base": True}):
-        runs.train(transfer(small, **options), small, progress=False, **folders)
+        runs.train(transfer(small, epochs=1, **options), small, progress=False, **folders)
     assert len(fitted) == 4
     table = results.read(folders["output_dir"], "runs").set_index("strategy")
     natural = table.loc["natural", "run"]
@@ -54,11 +47,12 @@ def test_the_natural_model_is_trained_once_for_all(small, folders, monkeypatch):
     assert table.loc["transfer", "freeze_base"].astype(bool).sum() == 1
 
 
-def test_a_run_with_a_frozen_base_exports_the_natural_weights(small, folders):
+def test_a_run_with_a_frozen_base_exports_the_natural_weights(small, finished, folders):
     run = transfer(small, freeze_base=True)
+    assert run.starts_from == finished
     runs.train(run, small, progress=False, **folders)
-    natural = weights(model_of(run.natural_run, folders))
-    frozen = weights(model_of(run, folders))
+    natural = weights_by_name(model_of(run.natural, folders))
+    frozen = weights_by_name(model_of(run, folders))
     base = natural.keys() - {"logits/kernel", "logits/bias"}
     assert {"standardization/mean", "batch_norm_1/moving_mean", "conv_1/kernel"} <= base
     assert all(frozen[name] == natural[name] for name in base)
@@ -71,31 +65,22 @@ def test_a_savedmodel_of_ones_own(small, folders, exported, trained):
     runs.train(run, small, progress=False, **folders)
     # No natural model was trained.
     assert [path.name for path in folders["output_dir"].iterdir()] == [run.name]
-    frozen, start = weights(model_of(run, folders)), weights(trained)
+    frozen, start = weights_by_name(model_of(run, folders)), weights_by_name(trained)
     assert frozen["conv_1/kernel"] == start["conv_1/kernel"]
     with_version = transfer(small, pretrained=str(exported), freeze_base=True, head_units=(8,))
     assert with_version.name == run.name
     assert transfer(small, freeze_base=True, head_units=(8,)).name != run.name
 
 
-def of_ones_own(standardize="pixel", precision="float32"):
-    """A network that is not in the registry."""
-    how = {"precision": precision, "seed": 0}
-    images, x = blocks.inputs((28, 28, 1), standardize=standardize, mirror=False)
-    x = blocks.convolution(x, "conv_1", filters=3, kernel=5, **how)
-    x = blocks.activated(x, 1, precision=precision)
-    return blocks.classifier(images, x, 4, name="own", mirror=False, **how)
-
-
 def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_path):
-    model = of_ones_own(standardize="global")
+    model = small_network((28, 28, 1), 4, standardize="global")
     folder = saved_models.export(model, tmp_path / "own", label_names="abcd", training={})
     run = transfer(small, pretrained=str(folder))
-    assert (run.model, run.standardize) == (model.name, "global")
-    plain = of_ones_own(standardize="none")
+    assert (str(run.model), run.standardize) == (model.name, "global")
+    plain = small_network((28, 28, 1), 4, standardize="none")
     folder = saved_models.export(plain, tmp_path / "plain", label_names="abcd", training={})
     assert transfer(small, pretrained=str(folder)).standardize == "none"
-    mixed = of_ones_own(precision="mixed_bfloat16")
+    mixed = small_network((28, 28, 1), 4, precision="mixed_bfloat16")
     mixed = saved_models.export(mixed, tmp_path / "mixed", label_names="abcd", training={})
     run = transfer(small, pretrained=str(mixed), head_units=(8,))
     assert run.precision == "mixed_bfloat16"
@@ -112,12 +97,14 @@ def test_the_pretrained_model_decides_the_recipe(small, tmp_path):
     folder = saved_models.export(
         model, tmp_path / "own", label_names=small.label_names, training={}
     )
-    with_it = Options(strategy="transfer", perturb="hot", pretrained=str(folder)).resolve(small)
-    asked = Options(strategy="transfer", perturb="hot", model="compact").resolve(small)
+    given = {"strategy": "transfer", "perturb": "hot"}
+    with_it = runs.resolve(small, **given, pretrained=str(folder))
+    asked = runs.resolve(small, **given, model="compact")
     names = ("model", "epochs", "learning_rate", "optimizer", "schedule", "augment", "head_units")
-    assert [getattr(with_it, name) for name in names] == [getattr(asked, name) for name in names]
-    assert with_it.optimizer == "sgd"
-    assert with_it.natural_run.name == asked.natural_run.name
+    of_it, of_asked = settings.flatten(with_it), settings.flatten(asked)
+    assert [of_it[name] for name in names] == [of_asked[name] for name in names]
+    assert of_it["optimizer"] == "sgd"
+    assert with_it.natural.name == asked.natural.name
 
 
 def test_a_pretrained_model_for_other_classes(small, folders, tmp_path):
@@ -144,7 +131,7 @@ def test_a_pretrained_model_that_does_not_fit(small, exported, tmp_path):
 def test_what_changes_a_transfer_changes_its_name(small):
     different = [
         {}, {"head_units": (8,)}, {"head_units": ()}, {"freeze_base": True},
-        {"keep_standardization": True}, {"epochs": 2}, {"seed": 1},
+        {"keep_standardization": True}, {"epochs": 3}, {"seed": 1},
         {"precision": "mixed_bfloat16"}, {"jit_compile": "off"}, {"distribute": "mirrored"},
     ]  # fmt: skip
     names = {transfer(small, **options).name for options in different}
@@ -177,7 +164,7 @@ def test_a_stopped_transfer_goes_on_and_ends_the_same(small, folders, tmp_path, 
         with pytest.raises(KeyboardInterrupt):
             runs.train(run, small, progress=False, **folders)
     assert not runs.is_finished(run, folders["output_dir"])
-    assert runs.is_finished(run.natural_run, folders["output_dir"])
+    assert runs.is_finished(run.natural, folders["output_dir"])
     runs.train(run, small, progress=False, **folders)
     exact = ["epoch", "loss", "accuracy", "perturbed_fraction"]
     histories = [

@@ -244,7 +244,8 @@ class Transfer(Constant):
         tuple[int, ...],
         wholes(
             "Units of the ReLU layers of the new head, separated by commas; empty for none "
-            "(transfer)."
+            "(transfer).",
+            empty=True,
         ),
     ] = ()
     freeze_base: Annotated[bool, switch("Train nothing but the new head (transfer).")] = False
