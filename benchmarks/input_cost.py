@@ -9,7 +9,7 @@ from benchmarks.timing import medians
 from robust_tf import models, settings
 from robust_tf.data import Split
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.runs.resolution import default_network
+from robust_tf.runs.defaults import default_network
 from robust_tf.training import (
     Constant,
     Incremental,

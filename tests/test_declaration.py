@@ -12,7 +12,7 @@ import pytest
 from robust_tf import runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS, Mixture, Perturbation
-from robust_tf.runs import declaration, resolution
+from robust_tf.runs import declaration, defaults
 from robust_tf.runs.presets import PRESETS
 from robust_tf.settings import whole
 from robust_tf.training import STRATEGIES
@@ -119,7 +119,7 @@ def test_a_new_setting_at_its_default_leaves_names_as_they_are(monkeypatch):
         frozen=True,
         kw_only=True,
     )
-    for module in (declaration, resolution):
+    for module in (declaration, defaults):
         monkeypatch.setattr(module, "Run", later)
     for strategy, run in before.items():
         assert _run(strategy).name == run.name

@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 from pipelines import __main__ as console
 from pipelines import flags, sweep
 from pipelines import run as run_pipeline
-from pipelines.options import some
+from pipelines.shared_flags import some
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.paper.experiments import ABLATION, GRID, IMPACT
@@ -199,7 +199,7 @@ def test_an_experiment_has_every_flag_of_a_run_but_those_that_it_decides(experim
         ("grid", "--seeds=0,-1", "--seeds=0,-1: expected whole numbers from 0 on"),
         ("grid", "--num_cpus=2", "--num_cpus=2.0: expected no value with executor=local"),
         ("impact", "--levels=6", "--levels=6: expected some of 0.001"),
-        ("impact", "--ramp=cosine", "--ramp=cosine: expected a setting that one of the models has"),
+        ("impact", "--ramp=cosine", "Unknown command line flag 'ramp'"),
         ("impact", "--strategy=constant", "strategy"),
         ("ablation", "--dropout=0.1", "dropout"),
         ("ablation", "--perturbs=hot", "perturbs"),

@@ -8,9 +8,11 @@ import math
 
 import numpy as np
 
+from robust_tf import settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS, Perturbation
 from robust_tf.runs.experiments import Cell, Experiment, Selection, levels_of_family
+from robust_tf.training import STRATEGIES
 
 # What each strategy's figures are called: A.1 has pixels, A.2 noise, A.3 blur.
 FIGURE_LETTERS = {"constant": "A", "incremental": "B", "transfer": "C"}
@@ -113,17 +115,14 @@ def grid(selection: Selection) -> list[Cell]:
     return cells
 
 
-_OF_STRATEGY = frozenset({"strategy", "perturb", "level"})
-IMPACT = Experiment("impact", impact, ("mnist", "cifar10"), ("perturbs", "levels"), _OF_STRATEGY)
-ABLATION = Experiment(
-    "ablation",
-    ablation,
-    ("cifar10",),
-    (),
-    _OF_STRATEGY | {"batch_norm", "dropout", "activation"},
-)
+_TRAINING = frozenset({"strategy", "perturb", "level"})
+# Natural models have none of the settings of other strategies.
+_NATURAL = _TRAINING.union(*map(settings.declared, STRATEGIES.values()))
+_COMPONENTS = frozenset({"batch_norm", "dropout", "activation"})
+IMPACT = Experiment("impact", impact, ("mnist", "cifar10"), ("perturbs", "levels"), _NATURAL)
+ABLATION = Experiment("ablation", ablation, ("cifar10",), (), _NATURAL | _COMPONENTS)
 GRID = Experiment(
-    "grid", grid, ("mnist", "cifar10"), ("strategies", "perturbs", "levels"), _OF_STRATEGY
+    "grid", grid, ("mnist", "cifar10"), ("strategies", "perturbs", "levels"), _TRAINING
 )
 
 
