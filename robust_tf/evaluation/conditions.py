@@ -22,7 +22,7 @@ __all__ = ["Condition", "Natural", "Recorded", "condition_key", "condition_label
 class Natural(Condition):
     """The images of the test set as they are.
 
-    Example:
+    Examples:
         >>> str(Natural())
         'natural'
     """

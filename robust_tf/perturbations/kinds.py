@@ -105,7 +105,7 @@ class Perturbation(Condition):
     Raises:
         InvalidArgument: if the kind is unknown or the level out of every range.
 
-    Example:
+    Examples:
         >>> str(Perturbation("hot", 2))
         'hot 2'
     """

@@ -32,7 +32,7 @@ class Mixture(Condition):
     Raises:
         InvalidArgument: if a kind is unknown or there twice, or a level out of range.
 
-    Example:
+    Examples:
         >>> str(Mixture((("hot", 1, 3), ("noise", 0.01, 0.02))))
         'hot=1:3,noise=0.01:0.02'
     """
