@@ -6,7 +6,7 @@ Classification* (2020, arXiv 2004.03452), in Keras 3 and TensorFlow.
 `import robust_tf as rt` offers what a notebook needs: five names, and the packages that an
 image meets on its way, each imported when it is first used.
 
-Example:
+Examples:
     >>> import robust_tf as rt
     >>> digits = rt.data.load("mnist", data_source="sample")
     >>> rt.perturb(digits.test.images_at([0, 1]), "hot", 2).shape

@@ -53,7 +53,7 @@ def stream_seed(seed: int, stream: str) -> np.ndarray:
     Raises:
         InvalidArgument: if `seed` is not a whole number from 0 on.
 
-    Example:
+    Examples:
         >>> stream_seed(0, "shuffle").shape
         (2,)
     """

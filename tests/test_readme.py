@@ -1,21 +1,39 @@
-"""The README's Python snippets run as they stand, one after another, after its main command."""
+"""The README and the pages of docs/: their snippets run, their commands parse, links lead on."""
 
+import contextlib
+import functools
+import importlib
 import itertools
+import os
 import re
-import subprocess
-import sys
+import shlex
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from tests.helpers import ROOT, command_line
+import robust_tf
+from pipelines import app, flags
+from pipelines.__main__ import COMMANDS
+from tests.helpers import ROOT, command_line, outcome
+from tests.snippets import snippets
 
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+WITH_SNIPPETS = [page.stem for page in PAGES if snippets(page)]
+# With commands and flags, but without snippets.
+OTHERS = [ROOT / place / "README.md" for place in ("benchmarks", "results/paper", "results/beyond")]
+# As a page writes it: in a block, where a line may go on after a backslash, or inline.
+COMMAND = re.compile(r"(?:-m pipelines\.|robust-tf |`pipelines\.)([a-z][\w-]*)((?:\\\n|[^\n`])*)")
+
+
+def path_of(page):
+    return str(page.relative_to(ROOT))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, forks):
     """A folder with results and SavedModels, as after the README's main command, and photos."""
     folder = tmp_path_factory.mktemp("readme")
     for split, digit, i in itertools.product(("train", "test"), range(3), range(20)):
@@ -23,60 +41,131 @@ def folder(tmp_path_factory):
         photo.parent.mkdir(parents=True, exist_ok=True)
         image = np.random.default_rng(i).integers(0, 100, (40, 50, 3)) + 50 * digit
         PIL.Image.fromarray(image.astype(np.uint8)).save(photo)
-    flags = [
+    line = command_line(
+        folder,
         "--strategy=constant",
         "--perturb=hot",
         "--data_source=sample",
         "--epochs=1",
         "--trials=2",
-    ]
-    subprocess.run(command_line(folder, *flags), cwd=ROOT, check=True, timeout=300)
+    )
+    done = forks.run(line[2:], tmp_path_factory.mktemp("output"), os.environ, 300)
+    assert done.returncode == 0, outcome(done)
     return folder
 
 
-def test_there_are_snippets():
-    assert len(SNIPPETS) == 4
+@pytest.fixture(scope="module")
+def executed(folder, forks, tmp_path_factory):
+    """Runs a page's snippets in a copy of the folder, once: the copy, and what they print."""
+
+    @functools.cache
+    def execute(name):
+        (page,) = (page for page in PAGES if page.stem == name)
+        copy = tmp_path_factory.mktemp(name) / "folder"
+        shutil.copytree(folder, copy)
+        arguments = ["tests.snippets", str(page), str(copy)]
+        return copy, forks.run(arguments, tmp_path_factory.mktemp("output"), os.environ, 300)
+
+    return execute
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_a_snippet_runs(folder, number):
-    done = subprocess.run(
-        [sys.executable, "-c", SNIPPETS[number]],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def groups_of(monkeypatch):
+    """The flags of a pipeline, and whether it takes arguments that are no flags."""
+
+    def groups(name):
+        asked = []
+        monkeypatch.setattr(
+            app,
+            "launch",
+            lambda main, groups, argv=None, *, arguments=None, words=None: asked.append(
+                (groups, arguments is not None)
+            ),
+        )
+        importlib.import_module(f"pipelines.{name.replace('-', '_')}").cli([])
+        (one,) = asked
+        return one
+
+    return groups
+
+
+def test_pages_have_snippets():
+    assert {"README", "own-images", "perturbations", "serving"} <= set(WITH_SNIPPETS)
+
+
+@pytest.mark.parametrize("name", WITH_SNIPPETS)
+def test_the_snippets_of_a_page_run(executed, name):
+    _, done = executed(name)
+    assert done.returncode == 0, outcome(done)
     assert done.stdout.strip()
     assert "Warning" not in done.stderr
 
 
-def test_photos_are_a_dataset_like_any_other(folder, command):
+def test_photos_are_a_dataset_like_any_other(executed, in_process):
     """After the snippet that makes it one."""
-    flags = ("--dataset=my_camera", f"--data_dir={folder / 'datasets'}", "--dry_run")
-    done = command(*flags, "--model=compact", "--perturb=all")
-    assert done.returncode == 0, done.stderr
+    folder, _ = executed("own-images")
+    of_data = ("--dataset=my_camera", f"--data_dir={folder / 'datasets'}")
+    done = in_process(*of_data, "--model=compact", "--perturb=all", "--dry_run")
+    assert done.returncode == 0, outcome(done)
     assert "train_examples = 60\n" in done.stdout and "dataset = my_camera\n" in done.stdout
 
 
-def test_the_flags_of_the_documents_exist(command):
+@pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=path_of)
+def test_the_commands_of_a_page_parse(groups_of, page):
+    for command in COMMAND.finditer(page.read_text()):
+        name, rest = command.groups()
+        groups, with_others = groups_of(name)
+        rest = re.split(r" (?:&&|[|>]) ", rest.replace("\\\n", " ").replace("…", ""))[0]
+        with contextlib.suppress(flags.HelpAsked):
+            values = flags.parse([name, *shlex.split(rest, comments=True)], groups)
+            assert with_others or not values.others, command[0]
+
+
+def test_main_commands_are_found():
+    found = [f"{name} {rest.strip()}" for name, rest in COMMAND.findall(README.read_text())]
+    assert "run --strategy=constant --perturb=hot" in found
+    assert any(one.startswith("grid --datasets=mnist --workers=2") for one in found)
+
+
+def test_the_flags_of_the_pages_exist(groups_of):
     known = {"help"}
-    for name in (
-        "run", "evaluate", "serve", "grid", "impact", "ablation", "report", "sensor_map", "compare",
-        "confusions",
-        "standardization"
-    ):  # fmt: skip
-        printed = command("--helpfull", pipeline=f"pipelines.{name}").stdout
-        known |= set(re.findall(r"^  --(?:\[no\])?([a-z_0-9]+):", printed, re.MULTILINE))
+    for name in COMMANDS:
+        groups, _ = groups_of(name)
+        known |= {one.name for group in groups.values() for one in group}
     lines = [
         line
-        for page in (
-            *("README.md", "benchmarks/README.md", "docs/scale.md", "docs/measures.md"),
-            *("results/paper/README.md", "results/beyond/README.md"),
-        )
-        for line in (ROOT / page).read_text().splitlines()
-        if not re.search(r"(^|`)ray |-m benchmarks|--only", line)  # which have flags of their own
+        for page in (*PAGES, *OTHERS)
+        for line in page.read_text().splitlines()
+        # Other programs have flags of their own.
+        if not re.search(r"(^|`)ray |-m benchmarks|--only|docker |mkdocs ", line)
     ]
-    named = set(re.findall(r"--([a-z_0-9]+)", "\n".join(lines)))
+    named = set(re.findall(r"(?<![\w-])--([a-z_0-9]+)", "\n".join(lines)))
     assert named <= known
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=path_of)
+def test_the_links_of_a_page_lead_to_files(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    missing = [
+        link
+        for link in links
+        if not re.match(r"https?://|mailto:", link) and not (page.parent / link).exists()
+    ]
+    assert not missing
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= 150
+
+
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {robust_tf.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_every_page_and_package_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")}
+    assert pages == set(re.findall(r": ([\w/-]+\.md)$", navigation, re.MULTILINE))
+    packages = {path.parent.name for path in (ROOT / "robust_tf").glob("*/__init__.py")}
+    assert packages == {path.stem for path in (ROOT / "docs" / "api").glob("*.md")}

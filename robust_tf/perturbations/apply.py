@@ -47,7 +47,7 @@ def perturb(
         InvalidArgument: if an argument is out of range, or images are not float32
             tensors with three or four axes.
 
-    Example:
+    Examples:
         >>> images = tf.zeros([4, 28, 28, 1])
         >>> float(tf.reduce_sum(perturb(images, "hot", 3)))
         12.0

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations.conditions import Condition
+from robust_tf.perturbations.condition import Condition
 from robust_tf.perturbations.gaussian_blur import blur
 from robust_tf.perturbations.gaussian_noise import noise
 from robust_tf.perturbations.pixels import dead, hot, stuck
@@ -105,7 +105,7 @@ class Perturbation(Condition):
     Raises:
         InvalidArgument: if the kind is unknown or the level out of every range.
 
-    Example:
+    Examples:
         >>> str(Perturbation("hot", 2))
         'hot 2'
     """

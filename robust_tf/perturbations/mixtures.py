@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations.conditions import Condition, condition_key
+from robust_tf.perturbations.condition import Condition, condition_key
 from robust_tf.perturbations.kinds import KINDS, Perturbation
 from robust_tf.seeds import fold_in, uniform
 
@@ -32,7 +32,7 @@ class Mixture(Condition):
     Raises:
         InvalidArgument: if a kind is unknown or there twice, or a level out of range.
 
-    Example:
+    Examples:
         >>> str(Mixture((("hot", 1, 3), ("noise", 0.01, 0.02))))
         'hot=1:3,noise=0.01:0.02'
     """
