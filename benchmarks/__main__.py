@@ -14,10 +14,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 import tensorflow as tf
-from absl import flags
+from absl import app, flags
 
 from benchmarks import cluster, evaluation, input_cost, perturbations, processes, steps
-from pipelines import app
 from robust_tf import data, machine
 from robust_tf.perturbations import KINDS
 
@@ -72,6 +71,8 @@ def main() -> None:
             sys.exit(f"these parts failed: {', '.join(failed)}")
         return
     (part,) = _ONLY.value
+    if part != "precision":  # XLA cannot compile a training step of deterministic ops
+        tf.config.experimental.enable_op_determinism()
     print(f"{machine.name()}, Python {platform.python_version()}, TensorFlow {tf.__version__}")
     tables, goals, left_out = measures[part](folder)
     columns = ["goal", "what", "limit", "figure", "met"]
@@ -184,5 +185,4 @@ def draw(table: pd.DataFrame, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    # XLA cannot compile a training step of which ops must be deterministic.
-    app.launch(main, deterministic=lambda: _ONLY.value != ["precision"])
+    app.run(lambda _: main())

@@ -10,11 +10,11 @@ from benchmarks.timing import medians, seconds
 from robust_tf import evaluation, models
 from robust_tf.data import Split
 from robust_tf.evaluation import Condition, Evaluator, Natural
-from robust_tf.paper import experiments
+from robust_tf.evaluation.suites import TRIALS
 from robust_tf.perturbations import KINDS, Perturbation
 
 
-def measure(split: Split, rounds: int, trials: int = experiments.TRIALS) -> pd.DataFrame:
+def measure(split: Split, rounds: int, trials: int = TRIALS) -> pd.DataFrame:
     """Times the trials of every kind.
 
     Args:
@@ -72,14 +72,13 @@ def _first_trial(model: keras.Model, split: Split, condition: Condition) -> floa
 def goals(table: pd.DataFrame) -> list[tuple]:
     """(number, what, goal, figure, whether it is met) of the README's table."""
     ratios = table.set_index("test")["ratio"]
-    trials = experiments.TRIALS
     rows = []
     for family, kinds in (
         ("stuck, dead, hot", ["stuck", "dead", "hot"]),
         ("3 levels of noise", ["noise"] * 3),
     ):
         # Natural images are one pass of 1 + 3 * trials.
-        figure = (ratios["natural"] + trials * ratios[kinds].sum()) / (1 + trials * len(kinds))
-        what = f"mnist: natural and {family}, {trials} trials, to bare passes"
+        figure = (ratios["natural"] + TRIALS * ratios[kinds].sum()) / (1 + TRIALS * len(kinds))
+        what = f"mnist: natural and {family}, {TRIALS} trials, to bare passes"
         rows.append((4, what, 1.5, figure, figure <= 1.5))
     return rows

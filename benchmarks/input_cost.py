@@ -6,13 +6,22 @@ import time
 import pandas as pd
 
 from benchmarks.timing import medians
-from robust_tf import models
+from robust_tf import models, settings
 from robust_tf.data import Split
-from robust_tf.paper import experiments
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.training import compile_model
-from robust_tf.training.callbacks import Ramp, Throughput
-from robust_tf.training.strategies import STRATEGIES, Settings, Training
+from robust_tf.runs.defaults import default_network
+from robust_tf.training import (
+    Constant,
+    Incremental,
+    Natural,
+    Ramp,
+    Recipe,
+    Strategy,
+    Training,
+    compile_model,
+)
+from robust_tf.training.callbacks import Throughput
+from robust_tf.training.recipes import recipe_of
 
 # Epochs of a timed fit; the first, in which Keras and tf.data start, is not counted.
 _EPOCHS = 4
@@ -31,30 +40,18 @@ def measure(split: Split, rounds: int, kinds: tuple[str, ...]) -> pd.DataFrame:
         ratio, to an epoch of natural training; input_s, seconds that the images of an epoch
         take without a model.
     """
-    name = experiments.default_model(split.image_shape)
+    name = default_network(split.image_shape)
+    values = recipe_of(name, "constant", len(split), split.image_shape)
+    recipe = settings.make(Recipe, values | {"epochs": _EPOCHS})
     trainings: dict[str, Training] = {}
     setup = {}
-    for label, strategy, perturbation, fresh in _variants(kinds):
-        settings = Settings(
-            epochs=_EPOCHS,
-            batch_size=experiments.default_hyperparameters(
-                name, "constant", len(split), split.image_shape
-            ).batch_size,
-            perturbation=perturbation,
-            ramp=Ramp(0.5, 0.5),  # the mean of the ramp, in every epoch
-            fresh=fresh,
-        )
+    for label, strategy in _variants(kinds):
         start = time.perf_counter()
-        training = STRATEGIES[strategy](
-            split, lambda: models.build(name, split.image_shape, 10), settings
+        training = strategy.prepare(
+            split, lambda: models.build(name, split.image_shape, 10), recipe
         )
         setup[label] = time.perf_counter() - start
-        compile_model(
-            training.model,
-            learning_rate=experiments.HYPERPARAMETERS[name].learning_rate,
-            beta_1=experiments.PRESETS["text"].beta_1,
-            steps_per_epoch=training.steps_per_epoch,
-        )
+        compile_model(training.model, recipe, steps_per_epoch=training.steps_per_epoch)
         trainings[label] = training
     epochs = medians({label: lambda t=t: _epoch(t) for label, t in trainings.items()}, rounds)
     inputs = medians({label: lambda t=t: _input(t) for label, t in trainings.items()}, rounds)
@@ -67,14 +64,16 @@ def measure(split: Split, rounds: int, kinds: tuple[str, ...]) -> pd.DataFrame:
     return table
 
 
-def _variants(kinds: tuple[str, ...]) -> list[tuple[str, str, Perturbation | None, bool]]:
-    variants: list[tuple] = [("natural", "natural", None, False)]
+def _variants(kinds: tuple[str, ...]) -> list[tuple[str, Strategy]]:
+    variants: list[tuple[str, Strategy]] = [("natural", Natural())]
+    half = Ramp(0.5, 0.5)  # the mean of the ramp, in every epoch
     for kind in kinds:
         perturbation = Perturbation(kind, KINDS[kind].train_level)
-        for strategy in ("constant", "incremental"):
-            variants.append((f"{strategy} {kind}", strategy, perturbation, False))
-            if perturbation.random:
-                variants.append((f"{strategy} {kind}, fresh", strategy, perturbation, True))
+        for fresh in (False, True) if perturbation.random else (False,):
+            own = {"perturbation": perturbation, "fresh": fresh}
+            words = f"{kind}, fresh" if fresh else kind
+            variants.append((f"constant {words}", Constant(**own)))
+            variants.append((f"incremental {words}", Incremental(**own, ramp=half)))
     return variants
 
 

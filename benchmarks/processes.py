@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from robust_tf.data import Data
-from robust_tf.paper.experiments import default_hyperparameters, default_model
+from robust_tf.runs import resolve
 
 # The paper's constant training on MNIST with three tests of 25 trials, without the natural
 # model that `pipelines.run` trains to compare with.
@@ -47,10 +47,7 @@ def measure(
             test_labels=data.test.labels.numpy(),
         )
         peer = [sys.executable, "-m", "benchmarks.torch_run", str(arrays), f"{folder}/torch"]
-        model = default_model(data.image_shape)
-        size = default_hyperparameters(
-            model, "constant", len(data.train), data.image_shape
-        ).batch_size
+        size = resolve(data, perturb="hot").recipe.batch_size
         commands = {
             "PyTorch, channels-last": [*peer, "channels_last", str(size)],
             "PyTorch": [*peer, "contiguous", str(size)],

@@ -11,7 +11,7 @@ import tensorflow as tf
 from benchmarks.timing import medians, seconds
 from robust_tf import models
 from robust_tf.data import without_autotuning
-from robust_tf.training import compile_model
+from robust_tf.training import Adam, Recipe, compile_model
 
 # Setting: model, shape of an image, batch size, steps per measurement.
 SETTINGS = {
@@ -91,9 +91,8 @@ def _ours(
     jit_compile: str = "auto",
 ) -> dict:
     model = models.build(name, images.shape[1:], 10, standardize="none", precision=precision)
-    compile_model(
-        model, learning_rate=0.001, beta_1=0.9, steps_per_epoch=steps, jit_compile=jit_compile
-    )
+    recipe = Recipe(epochs=1, batch_size=len(images), optimizer=Adam(learning_rate=0.001))
+    compile_model(model, recipe, steps_per_epoch=steps, jit_compile=jit_compile)
     batches = without_autotuning(tf.data.Dataset.from_tensors((images, labels)).repeat())
     forward = tf.function(lambda batch: model(batch, training=False))
     tensor = tf.constant(images)

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pipelines.run
-from pipelines import app
 from robust_tf import runs, saved_models, training
-from robust_tf.training.strategies import STRATEGIES
+from robust_tf.runs.sources import Sources
+from robust_tf.training import Strategy
 
 _seconds = {"imports": time.time() - float(os.environ["ROBUST_TF_BEGIN"])}
 
@@ -32,16 +32,15 @@ def _timed(part: str, function):
 
 def main() -> None:
     """Runs the pipeline and writes the seconds."""
-    app.load_data = _timed("data", app.load_data)
-    for name, strategy in list(STRATEGIES.items()):
-        STRATEGIES[name] = _timed("set-up", strategy)
+    Sources.load = _timed("data", Sources.load)
+    Strategy.prepare = _timed("set-up", Strategy.prepare)
     training.fit = _timed("training", training.fit)
     saved_models.export = _timed("export", saved_models.export)
     runs.test = _timed("tests", runs.test)
     runs.draw = _timed("figures", runs.draw)
-    pipelines.run.main()
+    pipelines.run.cli()
     Path(os.environ["ROBUST_TF_SECONDS"]).write_text(json.dumps(_seconds))
 
 
 if __name__ == "__main__":
-    app.launch(main)
+    main()

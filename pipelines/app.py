@@ -11,10 +11,10 @@ import tensorflow as tf
 from absl import logging
 
 from pipelines import flags
-from pipelines.options import Outputs
+from pipelines.shared_flags import Outputs
 from robust_tf import data, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.executors import urls
+from robust_tf.executors import uploads
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
 from robust_tf.runs.sources import Sources
@@ -60,8 +60,8 @@ def launch(
     except flags.FlagError as error:
         _fail(2, str(error))
     except (InvalidArgument, Unavailable) as error:
-        told = f"--{error}" if error.argument in known else str(error)
-        _fail(2 if isinstance(error, InvalidArgument) else 1, told)
+        line = f"--{error}" if error.argument in known else str(error)
+        _fail(2 if isinstance(error, InvalidArgument) else 1, line)
     except KeyboardInterrupt:
         on = "; the same command goes on after the last whole epoch" if "epochs" in known else ""
         _fail(130, f"stopped{on}")
@@ -84,25 +84,25 @@ def check_outputs(outputs: Outputs) -> None:
         Unavailable: if one cannot.
     """
     for name, directory in _places(outputs).items():
-        if not urls.is_url(directory):
+        if not uploads.is_url(directory):
             prepare_directory(name, directory)
 
 
 def local(outputs: Outputs) -> contextlib.AbstractContextManager[dict[str, Path]]:
-    """Directories of this machine for outputs anywhere; see `urls.local`."""
-    return urls.local(_places(outputs))
+    """Directories of this machine for outputs anywhere; see `uploads.local`."""
+    return uploads.local(_places(outputs))
 
 
 def upload(outputs: Outputs, name: str) -> None:
-    """Uploads a run that is finished, where outputs are at URLs; see `urls.upload`."""
-    urls.upload(_places(outputs), name)
+    """Uploads a run that is finished, where outputs are at URLs; see `uploads.upload`."""
+    uploads.upload(_places(outputs), name)
 
 
 def _places(outputs: Outputs) -> dict[str, str]:
     names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
     found = {name: getattr(outputs, name) for name in names if hasattr(outputs, name)}
     places = {
-        url.rstrip("/") if urls.is_url(url) else Path(url).resolve() for url in found.values()
+        url.rstrip("/") if uploads.is_url(url) else Path(url).resolve() for url in found.values()
     }
     if len(places) < len(found):  # a run has a folder of its name in both
         expected = "another directory than output_dir"

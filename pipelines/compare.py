@@ -14,7 +14,7 @@ from typing import Annotated
 import pandas as pd
 
 from pipelines import app, flags
-from pipelines.options import Dataset, Outputs, Tests, some
+from pipelines.shared_flags import Dataset, Outputs, Tests, some
 from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests

@@ -9,7 +9,7 @@ Example:
 from collections.abc import Sequence
 
 from pipelines import app, flags
-from pipelines.options import Dataset, Model, Outputs, Tests, some
+from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import conditions_at

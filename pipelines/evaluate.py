@@ -7,7 +7,7 @@ Example:
 from collections.abc import Sequence
 
 from pipelines import app, flags
-from pipelines.options import Dataset, Model, Outputs, Tests, some
+from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
 from robust_tf import settings
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.runs.declaration import Run

@@ -7,7 +7,7 @@ Example:
 from collections.abc import Sequence
 
 from pipelines import app, flags
-from pipelines.options import Outputs, some
+from pipelines.shared_flags import Outputs, some
 from pipelines.sweep import Reference
 from robust_tf import settings
 from robust_tf.paper import report

@@ -11,11 +11,11 @@ from typing import Annotated
 import pandas as pd
 
 from pipelines import app, flags
-from pipelines.options import Dataset, DryRun, ModelOutputs, Tests, some
+from pipelines.shared_flags import Dataset, DryRun, ModelOutputs, Tests, some
 from robust_tf import machine, results, runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.runs import declaration, resolution
+from robust_tf.runs import declaration, defaults
 from robust_tf.runs.sources import Sources
 from robust_tf.settings import switch, whole, wholes
 from robust_tf.training import Recipe
@@ -90,7 +90,7 @@ def main(values: flags.Values) -> None:
     if values.seeds is not None and "seed" in given:
         raise InvalidArgument("seeds", ",".join(map(str, values.seeds)), "no value with --seed")
     seeds = dict.fromkeys(values.seeds or (values.seed,))
-    checked = resolution.check(given)
+    checked = defaults.check(given)
     tests = settings.make(Tests, values.given)
     kinds = tests.kinds(given.get("perturb"))
     outputs = settings.make(ModelOutputs, values.given)
@@ -156,7 +156,7 @@ def _print_configuration(several: list[runs.Run], conditions: tuple, trials: int
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    app.launch(main, _groups(), argv, words=resolution.defaults_in_words())
+    app.launch(main, _groups(), argv, words=defaults.defaults_in_words())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pipelines import app, flags
-from pipelines.options import Dataset, Model, Outputs, some
+from pipelines.shared_flags import Dataset, Model, Outputs, some
 from robust_tf import settings
 from robust_tf.runs.sources import Sources
 from robust_tf.settings import Setting

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pipelines import app, flags
-from pipelines.options import Dataset, Model, some
+from pipelines.shared_flags import Dataset, Model, some
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.runs.sources import Sources

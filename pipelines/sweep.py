@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from pipelines import app, flags
-from pipelines.options import DryRun, ModelOutputs, some
+from pipelines.shared_flags import DryRun, ModelOutputs, some
 from robust_tf import data, machine, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation.suites import TRIALS
@@ -17,7 +17,7 @@ from robust_tf.executors.ray import Cluster, RayPool
 from robust_tf.files import prepare_directory
 from robust_tf.paper import examples, figures
 from robust_tf.perturbations import KINDS
-from robust_tf.runs import declaration, estimate, resolution, sweeps
+from robust_tf.runs import declaration, defaults, estimate, sweeps
 from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
 from robust_tf.runs.sources import Sources
 from robust_tf.runs.tasks import Task, plan, work
@@ -160,7 +160,7 @@ def launch(
     argv: Sequence[str] | None = None,
 ) -> None:
     """Runs the command line of an experiment."""
-    app.launch(main, _groups(experiment), argv, words=resolution.defaults_in_words())
+    app.launch(main, _groups(experiment), argv, words=defaults.defaults_in_words())
 
 
 def run(

@@ -18,7 +18,7 @@ from robust_tf import data as data_lib
 from robust_tf import machine, models, saved_models
 from robust_tf.training import Adam, Natural, Recipe, fit
 from tests.forks import Forks
-from tests.helpers import ROOT, carry_out, command_line, short
+from tests.helpers import ROOT, carry_out, command_line, short, weights
 
 
 def pytest_collection_modifyitems(items):
@@ -63,7 +63,7 @@ def trained(sample) -> Iterator[keras.Model]:
         Recipe(epochs=1, batch_size=400, optimizer=Adam(learning_rate=0.01)),
     )
     fit(training)
-    before = [np.array(weight) for weight in training.model.weights]
+    before = weights(training.model)
     yield training.model
     for weight, value in zip(training.model.weights, before):
         np.testing.assert_array_equal(weight, value, err_msg=weight.path)

@@ -6,12 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 
 from robust_tf import runs
 from robust_tf.data import Data, Split
 from robust_tf.evaluation.suites import standard_tests
+from robust_tf.models import blocks
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,6 +101,27 @@ def carry_out(run, data, folders, conditions=CONDITIONS, trials=3) -> pd.DataFra
     """Trains and tests a run; its trials."""
     runs.train(run, data, progress=False, **folders)
     return runs.test(run, data, conditions, trials=trials, progress=False, **folders)
+
+
+def small_network(
+    image_shape,
+    classes: int,
+    *,
+    standardize: str = "pixel",
+    precision: str = "float32",
+    mirror: bool = False,
+    seed: int = 0,
+) -> keras.Model:
+    """A network of ours that no registry knows: two convolutions, the second residual."""
+    own = {"precision": precision, "seed": seed}
+    images, x = blocks.inputs(image_shape, standardize=standardize, mirror=mirror)
+    x = blocks.convolution(x, "conv_1", 8, 3, **own)
+    x = blocks.pooled(blocks.activated(x, 1, precision=precision), 1, precision=precision)
+    before = x
+    x = blocks.activated(blocks.convolution(x, "conv_2", 8, 3, **own), 2, precision=precision)
+    x = blocks.added(before, x, 2, precision=precision)
+    x = keras.layers.GlobalMaxPooling2D(dtype=precision, name="global_pool")(x)
+    return blocks.classifier(images, x, classes, name="small", mirror=mirror, **own)
 
 
 def weights(model) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 
-from robust_tf.executors import urls
+from robust_tf.executors import uploads
 
 url, die_at, steps = sys.argv[1], int(sys.argv[2]), 0
 
@@ -26,11 +26,11 @@ def step(function):
 for owner, name in (
     (os, "replace"),
     (os, "rename"),
-    (urls._Place, "_put"),
-    (urls.shutil, "rmtree"),
+    (uploads._Place, "_put"),
+    (uploads.shutil, "rmtree"),
 ):
     setattr(owner, name, step(getattr(owner, name)))
-with urls.local({"output_dir": url}) as folders:
+with uploads.local({"output_dir": url}) as folders:
     for run in ("one", "two"):
         folder = folders["output_dir"] / run
         if not folder.exists():
@@ -39,5 +39,5 @@ with urls.local({"output_dir": url}) as folders:
             for name in ("history.csv", "trials.csv", "runs.csv"):
                 (partial / name).write_text(run + name)
             os.rename(partial, folder)
-        urls.upload({"output_dir": url}, run)
+        uploads.upload({"output_dir": url}, run)
 print(steps)

@@ -21,7 +21,7 @@ import pandas as pd
 from robust_tf import data as data_lib
 from robust_tf import results
 from robust_tf.evaluation import number_of_trials
-from robust_tf.executors import processes, ray, urls
+from robust_tf.executors import processes, ray, uploads
 from robust_tf.files import locked, prepare_directory, writing_to
 from robust_tf.paper import experiments
 from robust_tf.runs import RUN_COLUMNS, stages, sweeps
@@ -101,7 +101,7 @@ def main(output_dir: str, saved_models_dir: str) -> None:
     sweeps._POLL_SECONDS = 0.02
     directories = {"saved_models_dir": saved_models_dir, "output_dir": output_dir}
     planned = tasks()
-    with urls.local(directories) as folders:
+    with uploads.local(directories) as folders:
         for name, folder in folders.items():
             prepare_directory(name, folder)
         function = functools.partial(work, **folders)
@@ -116,7 +116,7 @@ def main(output_dir: str, saved_models_dir: str) -> None:
                 planned,
                 pool,
                 output_dir=folders["output_dir"],
-                ended=lambda task: urls.upload(directories, task.run.name),
+                ended=lambda task: uploads.upload(directories, task.run.name),
             )
     for outcome in failed:
         print(f"{outcome.task}: {outcome.problem}", file=sys.stderr)

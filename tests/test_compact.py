@@ -12,7 +12,6 @@ from robust_tf import models, runs, saved_models, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator
 from robust_tf.evaluation import Natural as NaturalImages
-from robust_tf.models import blocks
 from robust_tf.perturbations import Perturbation, example_seeds
 from robust_tf.seeds import stream_seed
 from robust_tf.training import (
@@ -27,7 +26,7 @@ from robust_tf.training import (
     fit,
 )
 from robust_tf.training.augmentations import augment
-from tests.helpers import assert_same_weights
+from tests.helpers import assert_same_weights, small_network
 
 
 def recipe(epochs=4, **changed) -> Recipe:
@@ -57,17 +56,7 @@ def colours() -> data_lib.Data:
 
 
 def small_compact() -> keras.Model:
-    """Two convolutions of it."""
-    how = {"precision": "float32", "seed": 1}
-    images, x = blocks.inputs((16, 16, 3), standardize="global", mirror=True)
-    x = blocks.convolution(x, "conv_1", filters=8, kernel=3, **how)
-    x = blocks.activated(x, 1, precision="float32")
-    before = blocks.pooled(x, 1, precision="float32")
-    x = blocks.convolution(before, "conv_2", filters=8, kernel=3, **how)
-    x = blocks.added(before, blocks.activated(x, 2, precision="float32"), 2, precision="float32")
-    x = keras.layers.GlobalMaxPooling2D(name="global_pool")(x)
-    x = keras.layers.Rescaling(0.125, name="scale")(x)
-    return blocks.classifier(images, x, 2, name="cnn", mirror=True, **how)
+    return small_network((16, 16, 3), 2, standardize="global", mirror=True, seed=1)
 
 
 def trained(data, directory=None, epochs=4, callbacks=()):

@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 from pipelines import __main__ as console
 from pipelines import flags, sweep
 from pipelines import run as run_pipeline
-from pipelines.options import some
+from pipelines.shared_flags import some
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.paper.experiments import ABLATION, GRID, IMPACT

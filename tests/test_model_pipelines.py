@@ -1,10 +1,10 @@
-"""`pipelines.evaluate` and `pipelines.serve` as a user meets them, on models of any maker."""
+"""`pipelines.evaluate` and `pipelines.serve` as a user meets them, on third-party models too."""
 
 import keras
 import pytest
 
 from robust_tf import results
-from tests.helpers import check_one_line, outcome
+from tests.helpers import check_one_line, files, outcome
 
 SAMPLE = ("--data_source=sample", "--test_examples=100")
 
@@ -27,7 +27,7 @@ def foreign(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["small", "small.keras"])
-def test_a_model_of_another_maker_is_measured(command, tmp_path, foreign, name):
+def test_a_third_party_model_is_measured(command, tmp_path, foreign, name):
     done = command(
         f"--model={foreign}/{name}", *SAMPLE, "--trials=2", pipeline="pipelines.evaluate"
     )
@@ -44,8 +44,8 @@ def test_a_model_of_another_maker_is_measured(command, tmp_path, foreign, name):
     assert again.stdout == done.stdout and "testing" not in again.stderr
 
 
-def test_what_to_type_is_printed(command, exported, tmp_path):
-    done = command(f"--model={exported.parent}", pipeline="pipelines.serve")
+def test_what_to_type_is_printed(in_process, exported, tmp_path):
+    done = in_process(f"--model={exported.parent}", pipeline="pipelines.serve")
     assert done.returncode == 0, outcome(done)
     titles = [line for line in done.stdout.splitlines() if line.startswith("## ")]
     assert len(titles) == 5
@@ -54,22 +54,22 @@ def test_what_to_type_is_printed(command, exported, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_check_of_a_server(command, exported, tmp_path):
+def test_a_check_of_a_server(in_process, exported):
     from tests.test_serving import Server
 
     server = Server(exported, "digits", 1)
     flags = (f"--model={exported}", "--data_source=sample", "--test_examples=30")
     try:
-        done = command(*flags, f"--check={server.url}", pipeline="pipelines.serve")
+        done = in_process(*flags, f"--check={server.url}", pipeline="pipelines.serve")
         server.change = lambda answer: answer.replace("0.", "0.1")
-        other = command(*flags, f"--check={server.url}", pipeline="pipelines.serve")
+        other = in_process(*flags, f"--check={server.url}", pipeline="pipelines.serve")
     finally:
         server.close()
     assert done.returncode == 0, outcome(done)
     assert done.stdout.startswith("30 of 30 test images of mnist get the class that they get here")
     check_one_line(other, 1, f"--check={server.url}: ")
     assert "scores differ by at most" in other.stderr
-    away = command(*flags, f"--check={server.url}", pipeline="pipelines.serve")
+    away = in_process(*flags, f"--check={server.url}", pipeline="pipelines.serve")
     check_one_line(away, 1, f"--check={server.url}: expected a running server")
 
 
@@ -84,18 +84,18 @@ def test_a_check_of_a_server(command, exported, tmp_path):
         ("--model={foreign}/small --output=o", 2, "--output=o: expected one of output_0"),
     ],
 )
-def test_bad_flags(command, tmp_path, exported, foreign, flags, code, message):
+def test_bad_flags(in_process, tmp_path, exported, foreign, flags, code, message):
     places = {"tmp_path": tmp_path, "exported": exported, "foreign": foreign}
-    done = command(
+    done = in_process(
         *(flag.format(**places) for flag in flags.split()), pipeline="pipelines.evaluate"
     )
     check_one_line(done, code, message.format(**places))
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert files(tmp_path) == []
 
 
-def test_more_bad_flags(command, foreign, tmp_path):
+def test_more_bad_flags(in_process, foreign):
     def serve(*flags):
-        return command(*flags, pipeline="pipelines.serve")
+        return in_process(*flags, pipeline="pipelines.serve")
 
     check_one_line(serve(f"--model={foreign}/small.keras"), 2, "expected a SavedModel's directory")
     check_one_line(
@@ -103,7 +103,7 @@ def test_more_bad_flags(command, foreign, tmp_path):
         2,
         "--dataset: expected the name of a TFDS dataset to check with",
     )
-    done = command(
+    done = in_process(
         f"--model={foreign}/small", *SAMPLE, "--eval=rain", pipeline="pipelines.evaluate"
     )
     check_one_line(done, 2, "--eval=rain: expected auto, all, corrupted, tfds:NAME, or some of")

@@ -140,7 +140,7 @@ def test_trials_of_a_condition_are_kept_when_the_next_is_stopped(trained, small,
 
 
 def test_severities():
-    from pipelines.options import kind_and_severity
+    from pipelines.shared_flags import kind_and_severity
 
     assert kind_and_severity("cifar10_corrupted/fog_3") == ("cifar10_corrupted/fog", 3.0)
     for name in ("mnist_corrupted/shot_noise", "cifar10_1/v4", "kmnist"):

@@ -187,7 +187,6 @@ BAD_FLAGS = {
     "--perturb=noise --extra_pixels=1": "--extra_pixels=1: expected no value with perturb=noise",
     "--seeds=1,2 --seed=1": "--seeds=1,2: expected no value with --seed",
     "--jit_compile=on --distribute=mirrored": "--jit_compile=on: expected off with distribute=mir",
-    "--data_source=sample --data_dir=x": "--data_dir=x: expected no value with data_source=sample",
     "--no_such_flag": "no_such_flag",
     "word": "word: expected flags only",
 }

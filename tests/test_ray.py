@@ -28,7 +28,7 @@ pytest.importorskip("ray", reason="needs Ray: python -m pip install 'robust_tf[c
 # Long enough to be disturbed.
 GRID = (
     *[flag for flag in SMALL if not flag.startswith("--epochs")],
-    "--epochs=400",
+    "--epochs=200",
     "--strategies=constant,transfer",
     "--perturbs=hot",
     "--levels=4",
@@ -232,20 +232,21 @@ def test_a_stopped_sweep_goes_on(nodes, outputs, undisturbed):
     check_same(folder, undisturbed)
 
 
-def test_one_node_that_the_sweep_starts_itself(nodes, outputs, undisturbed):
+def test_one_node_that_the_sweep_starts_itself(nodes, outputs):
     folder = outputs / "local"
     before = set(processes("raylet "))
-    process = begin(nodes, folder, "--executor=ray", "--ray_address=local")
+    process = begin(nodes, folder, "--executor=ray", "--ray_address=local", "--epochs=3")
     open_to_others = set()
 
     def look() -> bool:
         for raylet in set(processes("/raylet/raylet ")) - before:
             open_to_others.update(listening(raylet) - {"127.0.0.1"})
+        time.sleep(0.5)  # looking at all processes takes as much of a core
         return process.poll() is not None
 
     wait_for(look, 300)
-    assert process.returncode == 0, process.communicate()
-    check_same(folder, undisturbed)
+    out, err = process.communicate()
+    assert process.returncode == 0 and "3 of 3 models are done" in out, err
     assert open_to_others == set()
     wait_for(lambda: set(processes("/raylet/raylet ")) <= before, 30)
 

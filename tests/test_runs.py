@@ -11,7 +11,7 @@ from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Natural
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.perturbations import KINDS, Perturbation
-from robust_tf.runs.resolution import check
+from robust_tf.runs.defaults import check
 from robust_tf.training import STRATEGIES
 from tests.helpers import CONDITIONS, carry_out, fake_data, short
 

@@ -10,8 +10,7 @@ import pytest
 from robust_tf import models, results, runs, saved_models, settings, training
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.models import blocks
-from tests.helpers import short
+from tests.helpers import short, small_network
 
 
 def transfer(data, **given) -> runs.Run:
@@ -73,24 +72,15 @@ def test_a_savedmodel_of_ones_own(small, folders, exported, trained):
     assert transfer(small, freeze_base=True, head_units=(8,)).name != run.name
 
 
-def of_ones_own(standardize="pixel", precision="float32"):
-    """A network that is not in the registry."""
-    how = {"precision": precision, "seed": 0}
-    images, x = blocks.inputs((28, 28, 1), standardize=standardize, mirror=False)
-    x = blocks.convolution(x, "conv_1", filters=3, kernel=5, **how)
-    x = blocks.activated(x, 1, precision=precision)
-    return blocks.classifier(images, x, 4, name="own", mirror=False, **how)
-
-
 def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_path):
-    model = of_ones_own(standardize="global")
+    model = small_network((28, 28, 1), 4, standardize="global")
     folder = saved_models.export(model, tmp_path / "own", label_names="abcd", training={})
     run = transfer(small, pretrained=str(folder))
     assert (str(run.model), run.standardize) == (model.name, "global")
-    plain = of_ones_own(standardize="none")
+    plain = small_network((28, 28, 1), 4, standardize="none")
     folder = saved_models.export(plain, tmp_path / "plain", label_names="abcd", training={})
     assert transfer(small, pretrained=str(folder)).standardize == "none"
-    mixed = of_ones_own(precision="mixed_bfloat16")
+    mixed = small_network((28, 28, 1), 4, precision="mixed_bfloat16")
     mixed = saved_models.export(mixed, tmp_path / "mixed", label_names="abcd", training={})
     run = transfer(small, pretrained=str(mixed), head_units=(8,))
     assert run.precision == "mixed_bfloat16"

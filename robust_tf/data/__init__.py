@@ -3,10 +3,10 @@
 Nothing here perturbs or shuffles.
 """
 
-from robust_tf.data.examples import Data, Split, without_autotuning
 from robust_tf.data.recorded import load_test, prepared_corruptions
 from robust_tf.data.sample import Sample
 from robust_tf.data.sources import SOURCES, Auto, Source, load
+from robust_tf.data.splits import Data, Split, without_autotuning
 from robust_tf.data.tfds import Tfds
 
 __all__ = [

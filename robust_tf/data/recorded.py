@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow_datasets as tfds
 
-from robust_tf.data.examples import Data, Split
+from robust_tf.data.splits import Data, Split
 from robust_tf.data.tfds import name_of_test_split, open_builder, prepare, read_split
 from robust_tf.errors import InvalidArgument, Unavailable
 

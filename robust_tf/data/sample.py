@@ -6,7 +6,7 @@ import importlib.resources
 import numpy as np
 import pandas as pd
 
-from robust_tf.data.examples import Data, Split
+from robust_tf.data.splits import Data, Split
 from robust_tf.errors import InvalidArgument
 
 _TRAIN_PER_CLASS = 400

@@ -3,8 +3,8 @@
 import dataclasses
 import warnings
 
-from robust_tf.data.examples import Data, Split
 from robust_tf.data.sample import Sample
+from robust_tf.data.splits import Data, Split
 from robust_tf.data.tfds import DataDir, Tfds, open_builder, prepare
 from robust_tf.errors import InvalidArgument
 

@@ -11,7 +11,7 @@ import requests
 import tensorflow_datasets as tfds
 
 from robust_tf import machine
-from robust_tf.data.examples import Data, Split, without_autotuning
+from robust_tf.data.splits import Data, Split, without_autotuning
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.settings import Setting
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations.conditions import (
+from robust_tf.perturbations.condition import (
     Condition,
     condition_key,
     condition_label,

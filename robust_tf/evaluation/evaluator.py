@@ -114,6 +114,7 @@ _PLAIN_LAYERS = (
     keras.layers.Flatten,
     keras.layers.Dense,
     keras.layers.Add,
+    keras.layers.GlobalAveragePooling2D,
     keras.layers.GlobalMaxPooling2D,
     keras.layers.Rescaling,
     models.BatchNormalization,

@@ -39,9 +39,7 @@ _DEPTH = Setting(
     lambda depth: isinstance(depth, int) and depth >= 10 and depth % 6 == 4,
 )
 Depth = Annotated[int, _DEPTH]
-Width = Annotated[
-    int, whole("How many times the channels of the usual residual network (wide_resnet).")
-]
+Width = Annotated[int, whole("Factor of the number of channels (wide_resnet).")]
 
 
 def mnist_cnn(

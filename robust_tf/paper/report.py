@@ -307,7 +307,7 @@ def _configuration(runs: dict[str, pd.DataFrame]) -> pd.DataFrame:
         for column in columns:
             row[column] = ", ".join(f"{v:g}" if isinstance(v, float) else str(v)
                                     for v in group[column].dropna().unique())  # fmt: skip
-        row["seconds a model"] = f"{group['seconds'].mean():.1f}"
+        row["seconds per model"] = f"{group['seconds'].mean():.1f}"
         rows.append(row)
     return pd.DataFrame(rows)
 

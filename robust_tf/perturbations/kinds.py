@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations.conditions import Condition
+from robust_tf.perturbations.condition import Condition
 from robust_tf.perturbations.gaussian_blur import blur
 from robust_tf.perturbations.gaussian_noise import noise
 from robust_tf.perturbations.pixels import dead, hot, stuck

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations.conditions import Condition, condition_key
+from robust_tf.perturbations.condition import Condition, condition_key
 from robust_tf.perturbations.kinds import KINDS, Perturbation
 from robust_tf.seeds import fold_in, uniform
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from robust_tf.evaluation import condition_label
+from robust_tf.saved_models import Classifier
 
 # What labels are made of, and what they say first where more is needed; every table has these.
 _LABEL = ["strategy", "train_perturb", "train_level"]
@@ -97,4 +98,20 @@ def with_labels(
     return table.assign(
         training=table["run"].map(labels(table, runs, but)),
         test=[condition_label(*test) for test in tests],
+    )
+
+
+def model_names(models: Sequence[Classifier]) -> list[str]:
+    """The names of saved models, or their paths where two have one name."""
+    short = [model.name for model in models]
+    return short if len(set(short)) == len(short) else [str(model.path) for model in models]
+
+
+def training_of(model: Classifier) -> str:
+    """How a model was trained, in words: "constant hot 6"; "external" for a third-party model."""
+    training = model.metadata.get("training", {})
+    return training_label(
+        training.get("strategy", "external"),
+        training.get("train_perturb", "none"),
+        training.get("train_level"),
     )

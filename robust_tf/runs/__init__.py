@@ -1,7 +1,7 @@
 """The declaration of a run, carrying one out, and carrying many out."""
 
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
-from robust_tf.runs.resolution import resolve
+from robust_tf.runs.defaults import resolve
 from robust_tf.runs.stages import (
     completed_epochs,
     draw,

@@ -48,7 +48,7 @@ class PretrainedNetwork:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """What to train, in full; made by `resolution.resolve`.
+    """What to train, in full; made by `defaults.resolve`.
 
     Attributes:
         strategy: one of `training.STRATEGIES`.

@@ -15,7 +15,7 @@ import pandas as pd
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import machine, results, saved_models, training
+from robust_tf import machine, models, results, saved_models, training
 from robust_tf.data import Data
 from robust_tf.errors import Unavailable
 from robust_tf.evaluation import Condition, Evaluator, Natural, examples
@@ -132,11 +132,13 @@ def _fit_and_export(
             training=run.columns(),
             example=data.test.images[0].numpy(),
         )
+    # As it will be reloaded, so that its tests share what is traced here.
+    evaluator = Evaluator(models.plain(model), data.test, run.seed)
     seconds = history["seconds"].sum()
     row = {
         **run.columns(),
         "train_accuracy": history["accuracy"].iloc[-1],
-        "natural_accuracy": Evaluator(model, data.test, run.seed).accuracy(Natural()),
+        "natural_accuracy": evaluator.accuracy(Natural()),
         "seconds": seconds,
         "images_per_second": run.recipe.epochs * started.examples / seconds,
         "threads": machine.threads(),

@@ -21,8 +21,8 @@ from robust_tf.files import is_locked
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs import stages
 from robust_tf.runs.declaration import Run
+from robust_tf.runs.defaults import resolve
 from robust_tf.runs.experiments import Cell
-from robust_tf.runs.resolution import resolve
 from robust_tf.training import Natural
 
 
@@ -146,7 +146,7 @@ def work(
 
 @functools.cache  # once a process
 def _set_up(threads: int, deterministic: bool) -> None:
-    warnings.simplefilter("ignore")  # the process that started this one has told them
+    warnings.simplefilter("ignore")  # the process that started this one has shown them
     tf.get_logger().setLevel("ERROR")
     # tqdm's own lock is one between processes, which a killed process would leave behind.
     tqdm.tqdm.set_lock(threading.RLock())

@@ -24,10 +24,9 @@ from robust_tf.evaluation import (
 )
 from robust_tf.files import digest, locked, prepare_directory, writing_to
 from robust_tf.results import figures
+from robust_tf.results.labels import model_names, training_of
 from robust_tf.saved_models import Classifier
 from robust_tf.seeds import stream_seed
-from robust_tf.studies.names import names as names_of
-from robust_tf.studies.names import training_of
 
 _OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
 _OF_TEST = ["test_perturb", "test_level"]
@@ -317,7 +316,7 @@ def write(
     conditions = list(conditions)
     for model in models:
         model.check(data)
-    names = names_of(models)
+    names = model_names(models)
     if len(set(names)) < len(names):
         raise InvalidArgument("RUN", ", ".join(names), "different models")
     stream_seed(seed, "")  # checks it, before there is a folder

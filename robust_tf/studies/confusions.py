@@ -26,9 +26,9 @@ from robust_tf.evaluation import (
 )
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.results import figures
+from robust_tf.results.labels import training_of
 from robust_tf.saved_models import Classifier
 from robust_tf.seeds import stream_seed
-from robust_tf.studies.names import training_of
 
 CHANGES_COLUMNS = ["test_perturb", "test_level", "natural", "perturbed", "images", "share"]
 FLIPS_COLUMNS = ["test_perturb", "test_level", "example", "label", "natural", "perturbed"]

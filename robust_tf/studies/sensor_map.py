@@ -19,8 +19,8 @@ from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.results import figures
+from robust_tf.results.labels import model_names, training_of
 from robust_tf.saved_models import Classifier
-from robust_tf.studies.names import names, training_of
 
 # Values of a defective pixel that have a name.
 DEFECTS = {"hot": 1.0, "dead": 0.0}
@@ -255,7 +255,7 @@ def write(
     folder = Path(output_dir) / file_name(f"{classifier.name} sensor map {defect} {identity}")
     tables, summaries = [], []
     with locked(prepare_directory("output_dir", folder)):
-        for name, model in zip(names(both), both):
+        for name, model in zip(model_names(both), both):
             label = f"mapping {name}" if progress else None
             found = measure(model, data.test, defect, label)
             table = found.positions(data.label_names)

@@ -3,8 +3,9 @@
 from robust_tf.training.backup import Backup
 from robust_tf.training.batches import Training
 from robust_tf.training.fit import JIT_COMPILE, compile_model, fit
+from robust_tf.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW
 from robust_tf.training.ramp import RAMPS, PerturbedFraction, Ramp
-from robust_tf.training.recipes import OPTIMIZERS, SCHEDULES, SGD, Adam, AdamW, Recipe
+from robust_tf.training.recipes import SCHEDULES, Recipe
 from robust_tf.training.strategies import (
     STRATEGIES,
     Constant,

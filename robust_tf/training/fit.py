@@ -77,7 +77,7 @@ def fit(
         label: the progress bar's label; no bar without one.
 
     Returns:
-        The history, a row an epoch: epoch (from 1), accuracy (a fraction, of the
+        The history, one row per epoch: epoch (from 1), accuracy (a fraction, of the
         training images as they were presented), loss, perturbed_fraction, seconds,
         images_per_second.
     """

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.executors import urls
+from robust_tf.executors import uploads
 from robust_tf.files import is_locked, locked
 from tests import test_scheduler
 from tests.helpers import check_one_line, outcome
@@ -40,7 +40,7 @@ def memory():
 
 
 def outputs(url: str = URL):
-    return urls.local({"output_dir": url})
+    return uploads.local({"output_dir": url})
 
 
 def write(folder: Path, files: dict[str, str]) -> None:
@@ -90,9 +90,9 @@ class Puts:
 
 
 def test_paths_stay_as_they_are(tmp_path, cache):
-    with urls.local({"output_dir": str(tmp_path), "saved_models_dir": "x"}) as folders:
+    with uploads.local({"output_dir": str(tmp_path), "saved_models_dir": "x"}) as folders:
         assert folders == {"output_dir": tmp_path, "saved_models_dir": Path("x")}
-    urls.upload({"output_dir": str(tmp_path)}, "run")
+    uploads.upload({"output_dir": str(tmp_path)}, "run")
     assert not list(cache.iterdir())
 
 
@@ -114,11 +114,11 @@ def test_each_file_is_uploaded_once_the_one_that_counts_last(memory, monkeypatch
     with outputs() as folders:
         write(folders["output_dir"] / "run", RUN)
         write(folders["output_dir"] / "model", {f"1/{n}": n for n in ("saved_model.pb", "z")})
-        urls.upload({"output_dir": URL}, "run")
+        uploads.upload({"output_dir": URL}, "run")
         assert puts.paths == [f"run/{name}" for name in (
             "history.csv", "figures/accuracy.png", "trials.csv", "runs.csv"
         )]  # fmt: skip
-        urls.upload({"output_dir": URL}, "no such run")
+        uploads.upload({"output_dir": URL}, "no such run")
     assert puts.paths[4:] == ["model/1/z", "model/1/saved_model.pb"]
     with outputs():
         pass
@@ -134,7 +134,7 @@ def test_a_folder_in_use_is_left_for_later(memory, cache):
     with outputs() as folders:
         write(folders["output_dir"] / "run", RUN)
         with locked(folders["output_dir"] / "run"):
-            urls.upload({"output_dir": URL}, "run")
+            uploads.upload({"output_dir": URL}, "run")
             assert there(memory) == {}
     assert there(memory) == within(RUN, "run")
 
@@ -215,7 +215,7 @@ def test_a_failure_in_between_is_a_warning(memory, monkeypatch):
         write(folders["output_dir"] / "run", RUN)
         for _ in range(2):
             with pytest.warns(UserWarning, match="no room there; uploading is tried again at the"):
-                urls.upload({"output_dir": URL}, "run")
+                uploads.upload({"output_dir": URL}, "run")
     assert there(memory) == within(RUN, "run")
 
 
@@ -229,7 +229,7 @@ def test_what_a_second_interrupt_leaves_is_kept(memory, cache, monkeypatch):
         outputs() as folders,
     ):
         write(folders["output_dir"] / "run", RUN)
-        monkeypatch.setattr(urls._Place, "_put", interrupted)
+        monkeypatch.setattr(uploads._Place, "_put", interrupted)
     assert len(here(cache)) == len(RUN)
 
 
@@ -274,7 +274,7 @@ def test_urls_of_no_file_system():
 
 
 def test_a_url_that_cannot_be_written_is_refused_before_the_work(memory, monkeypatch):
-    monkeypatch.setattr(urls._Place, "_put", lambda *_: memory.cat("/no such file"))
+    monkeypatch.setattr(uploads._Place, "_put", lambda *_: memory.cat("/no such file"))
     with pytest.raises(Unavailable, match=f"^output_dir={URL}: /no such file$"):
         outputs().__enter__()
 
@@ -307,7 +307,7 @@ def test_a_kill_at_any_step_loses_nothing(forks, tmp_path, tmp_path_factory, cac
 def test_a_sweep_that_is_killed_goes_on(forks, undisturbed, tmp_path, tmp_path_factory, cache):
     moments = random.Random(3)
     line = ["tests.short_sweep", f"file://{tmp_path}/results", f"file://{tmp_path}/saved_models"]
-    results = urls._place("output_dir", line[1]).here
+    results = uploads._place("output_dir", line[1]).here
     for _ in range(5):
         fork = forks.start(line, tmp_path_factory.mktemp("output"), os.environ)
         test_scheduler.wait_for(lambda: any(map(is_locked, results.glob("mnist-*"))))
