@@ -15,8 +15,11 @@ import pytest
 
 import robust_tf
 from pipelines import app, flags
+from pipelines import run as run_pipeline
 from pipelines.__main__ import COMMANDS
-from tests.helpers import ROOT, command_line, outcome
+from robust_tf import runs, settings
+from robust_tf.runs import declaration
+from tests.helpers import ROOT, command_line, fake_data, outcome
 from tests.snippets import snippets
 
 README = ROOT / "README.md"
@@ -101,6 +104,33 @@ def test_the_snippets_of_a_page_run(executed, name):
     assert "Warning" not in done.stderr
 
 
+def test_epochs_of_the_recipe_have_fresh_draws_that_repeat():
+    """What the page on perturbations writes, counted by hand."""
+    names = {}
+    for block in snippets(ROOT / "docs" / "perturbations.md"):
+        exec(block, names)
+    epochs, scenes = names["EPOCHS"], names["images"].numpy()
+
+    def places():
+        """Where each epoch's images differ from the scenes, which the shuffle has mixed."""
+        drawn = np.concatenate([batch.numpy() for batch, _ in names["training"]])
+        drawn = drawn.reshape(epochs, *scenes.shape)
+        found = np.zeros((epochs, *scenes.shape[:3]), bool)
+        for epoch, batch in enumerate(drawn):
+            for image in batch:
+                differs = (image[None] != scenes).any(axis=-1)
+                (example,) = np.flatnonzero(differs.sum(axis=(1, 2)) == 2)  # all but two pixels
+                assert (image[differs[example]] == 1).all()
+                found[epoch, example] = differs[example]
+        return found.reshape(epochs, len(scenes), -1)
+
+    found = places()
+    assert (found.sum(axis=-1) == 2).all()  # each example once per epoch, with two hot pixels
+    for one, other in itertools.combinations(found, 2):
+        assert (one != other).any(axis=-1).mean() > 0.95  # but for chance
+    np.testing.assert_array_equal(places(), found)
+
+
 def test_photos_are_a_dataset_like_any_other(executed, in_process):
     """After the snippet that makes it one."""
     folder, _ = executed("own-images")
@@ -119,6 +149,26 @@ def test_the_commands_of_a_page_parse(groups_of, page):
         with contextlib.suppress(flags.HelpAsked):
             values = flags.parse([name, *shlex.split(rest, comments=True)], groups)
             assert with_others or not values.others, command[0]
+
+
+def test_settings_of_the_run_commands_fit_each_other():
+    groups = run_pipeline._groups()
+    checked = 0
+    for page in (*PAGES, *OTHERS):
+        for name, rest in COMMAND.findall(page.read_text()):
+            if name != "run" or "…" in rest or "my_camera" in rest:
+                continue
+            line = shlex.split(rest.replace("\\\n", " "), comments=True)
+            values = flags.parse([name, *line], groups)
+            given = values.of(settings.declared(declaration.Run))
+            given.pop("pretrained", None)  # is not there
+            of_digits = values.dataset == "mnist"
+            data = fake_data(1 if of_digits else 3, 5000, name=values.dataset)
+            run = runs.resolve(data, **given)
+            usual = "constant" if "perturb" in given else "natural"
+            assert run.columns()["strategy"] == given.get("strategy", usual)
+            checked += 1
+    assert checked > 8
 
 
 def test_main_commands_are_found():
@@ -161,6 +211,24 @@ def test_the_readme_is_short():
 
 def test_the_citation_is_of_this_version():
     assert f"\nversion: {robust_tf.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_reference_is_of_modules_that_exist():
+    pages = (ROOT / "docs" / "api").glob("*.md")
+    named = [name for page in pages for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)]
+    assert len(named) > 20
+    for name in named:
+        importlib.import_module(name)
+
+
+def test_files_that_pages_name_exist():
+    named = {
+        name
+        for page in (*PAGES, ROOT / "CONTRIBUTING.md")
+        for name in re.findall(r"`((?:robust_tf|tests|pipelines)/[\w/]+\.\w+)`", page.read_text())
+    }
+    assert len(named) > 5
+    assert not [name for name in named if not (ROOT / name).exists()]
 
 
 def test_every_page_and_package_is_in_the_navigation():
