@@ -61,6 +61,8 @@ class Forks:
     def start(self, arguments: list[str], folder: Path, environment: Mapping[str, str]) -> "Fork":
         """Begins what `run` does; with `wait` it is that."""
         outputs = [str(folder / "stdout"), str(folder / "stderr")]
+        for output in outputs:  # also of a fork that is killed before it opens them
+            Path(output).touch()
         return Fork(arguments, outputs, self._ask([arguments, dict(environment), *outputs], 60))
 
     def wait(self, fork: "Fork", timeout: float) -> subprocess.CompletedProcess:

@@ -66,7 +66,7 @@ class Mixture(Condition):
 
     @property
     def variants(self) -> list[list[Perturbation]]:
-        """All that can be drawn, a list a kind."""
+        """All that can be drawn, one list per kind."""
         return [
             [
                 Perturbation(kind, level, self.channel_blur and kind == "blur")
