@@ -261,3 +261,10 @@ def test_a_run_is_a_value():
 def test_a_setting_that_nobody_knows_is_refused_with_the_ones_there_are():
     with pytest.raises(InvalidArgument, match="epoch=3: expected one of the settings .*epochs"):
         runs.resolve(MNIST, epoch=3)
+
+
+def test_a_perturbation_that_is_given_keeps_its_blur_over_colours():
+    blur = Perturbation("blur", 0.5, channel_blur=True)
+    run = runs.resolve(MNIST, perturbation=blur)
+    assert run.perturbation == blur and run.channel_blur
+    assert run == runs.resolve(MNIST, perturb="blur", level=0.5, channel_blur=True)

@@ -34,8 +34,10 @@ def check(given: Mapping[str, Any], loosely: Collection[str] = ()) -> dict[str, 
     given.setdefault("strategy", "constant" if perturbed else "natural")
     if perturbation is not None:
         given["perturbation"] = perturbation
+        if perturbation.channel_blur:
+            given.setdefault("channel_blur", True)
     preset = {k: v for k, v in PRESETS[given.get("preset", "text")].items() if not callable(v)}
-    foreign = _of_strategies() - _of_strategy(given["strategy"])
+    foreign = _foreign(given["strategy"])
     for name in [name for name in given if name in foreign]:
         if name not in loosely:
             expected = f"no value with strategy={given['strategy']}"
@@ -129,17 +131,18 @@ def _defaults(network: str, given: Mapping[str, Any], data: Data) -> dict[str, A
     if (given.get("optimizer", usual) == "sgd") != (usual == "sgd"):
         del recipe["learning_rate"]  # it is for another optimizer
     values: dict[str, Any] = recipe | {k: v for k, v in given.items() if v is not None}
+    skipped = {*given, *_foreign(given["strategy"])}
     preset = {
         name: value(values) if callable(value) else value
         for name, value in PRESETS[given.get("preset", "text")].items()
-        if name not in given
-        and not (callable(value) and name in _of_strategies() - _of_strategy(given["strategy"]))
+        if name not in skipped
     }
     return recipe | preset
 
 
-def _of_strategies() -> set[str]:
-    return set().union(*map(_of_strategy, STRATEGIES))
+def _foreign(strategy: str) -> set[str]:
+    """The settings that belong to other strategies alone."""
+    return set().union(*map(_of_strategy, STRATEGIES)) - _of_strategy(strategy)
 
 
 def _pretrained(path: str, data: Data) -> dict[str, Any]:
