@@ -21,7 +21,16 @@ from tests.forks import Forks
 from tests.helpers import ROOT, carry_out, command_line, short, weights
 
 
+# Files that take a minute or more come first, so that no worker is left with one at the end.
+LONG = (
+    "test_ray", "test_cifar10", "test_sweeps", "test_pipeline", "test_compact",
+    "test_standardization",
+    "test_benchmarks", "test_clean_processes", "test_distribution", "test_uploads",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     missing = _missing_full_data()
     if missing:
         for item in items:
