@@ -20,7 +20,6 @@ from robust_tf.training import Adam, Natural, Recipe, fit
 from tests.forks import Forks
 from tests.helpers import ROOT, carry_out, command_line, short, weights
 
-
 # Files that take a minute or more come first, so that no worker is left with one at the end.
 LONG = (
     "test_ray", "test_cifar10", "test_sweeps", "test_pipeline", "test_compact",
