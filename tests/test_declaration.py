@@ -12,13 +12,15 @@ import pytest
 from robust_tf import runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS, Mixture, Perturbation
-from robust_tf.runs import declaration, defaults
+from robust_tf.runs import declaration, defaults, tasks
+from robust_tf.runs.experiments import Cell
 from robust_tf.runs.presets import PRESETS
 from robust_tf.settings import whole
 from robust_tf.training import STRATEGIES
 from robust_tf.training.recipes import TRANSFER
 from tests.helpers import ROOT, fake_data
 
+HOT = Perturbation("hot", 2)
 MNIST = fake_data(1, 60_000, size=28, name="mnist")
 PUBLISHED = fake_data(1, 50_000, size=28, divisor=256, name="mnist")
 CIFAR10 = fake_data(3, 50_000, name="cifar10")
@@ -268,3 +270,28 @@ def test_a_perturbation_that_is_given_keeps_its_blur_over_colours():
     run = runs.resolve(MNIST, perturbation=blur)
     assert run.perturbation == blur and run.channel_blur
     assert run == runs.resolve(MNIST, perturb="blur", level=0.5, channel_blur=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "cells"),
+    [
+        ({"ramp": "cosine"}, [{}, {"strategy": "transfer", "perturbation": HOT}]),
+        ({"extra_pixels": 1}, [{"perturbation": Perturbation("noise", 0.05)}]),
+        ({"weight_decay": 0.1}, [{}]),
+        ({"depth": 10}, [{}, {"model": "compact"}]),
+    ],
+)
+def test_a_setting_that_none_of_a_sweeps_models_has_is_refused(given, cells):
+    models = [Cell("mnist", cell) for cell in cells]
+    (name,) = given
+    with pytest.raises(InvalidArgument, match=f"{name}=.*: expected a setting that one of the"):
+        tasks.plan(models, given, {"mnist": MNIST})
+    having = {
+        "ramp": {"strategy": "incremental", "perturbation": HOT},
+        "extra_pixels": {"perturbation": HOT},
+        "weight_decay": {"optimizer": "sgd"},
+        "depth": {"model": "wide_resnet"},
+    }
+    planned = tasks.plan([*models, Cell("mnist", having[name])], given, {"mnist": MNIST})
+    values = [settings.flatten(task.run).get(name) for task in planned]
+    assert values.count(given[name]) == 1

@@ -108,7 +108,8 @@ def plan(
         for seed in seeds:
             own = {**given, **cell.settings, "seed": seed}
             run = resolve(datasets[cell.dataset], loosely=given.keys(), **own)
-            unused -= set(settings.flatten(run))
+            flat = settings.flatten(run)
+            unused -= {name for name, value in flat.items() if value is not None}
             tests = conditions_at(cell.test_levels, run.channel_blur)
             tasks.append(Task(run, tests, trials))
     for name in unused:
