@@ -102,7 +102,8 @@ def _places(outputs: Outputs) -> dict[str, str]:
     names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
     found = {name: getattr(outputs, name) for name in names if hasattr(outputs, name)}
     places = {
-        url.rstrip("/") if uploads.is_url(url) else Path(url).resolve() for url in found.values()
+        url.rstrip("/") if uploads.is_url(url) else Path(url).resolve()
+        for url in (directory.removeprefix("file://") for directory in found.values())
     }
     if len(places) < len(found):  # a run has a folder of its name in both
         expected = "another directory than output_dir"

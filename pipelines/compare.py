@@ -33,6 +33,7 @@ class Baseline:
         str | None,
         Setting(
             "The RUN that corruption errors are relative to.",
+            expected="one of the runs",
             default="the first natural one, or else the first",
         ),
     ] = None
@@ -50,7 +51,7 @@ def main(values: flags.Values) -> None:
     paths = [comparison.find(run, outputs.output_dir) for run in runs]
     asked = None
     if values.baseline:
-        asked = comparison.find(values.baseline, outputs.output_dir)
+        asked = comparison.find(values.baseline, outputs.output_dir, "baseline")
         if asked not in paths:
             raise InvalidArgument("baseline", values.baseline, f"one of {', '.join(runs)}")
     models = [classifiers.load(path, argument="RUN") for path in paths]

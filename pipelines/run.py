@@ -38,6 +38,7 @@ class Repeats:
         int | None,
         whole(
             "Threads of TensorFlow. Their number shows in the last digits of accuracies.",
+            at_most=machine.MOST_THREADS,
             default="one per core",
         ),
     ] = None

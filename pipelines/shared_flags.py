@@ -22,18 +22,23 @@ class Dataset:
         str | None,
         Setting(
             "A TFDS dataset with images of one size and class labels, e.g. mnist, cifar10.",
+            expected="the name of a TFDS dataset",
             default="that of the model, or mnist",
         ),
     ] = None
 
 
-def _checked(low_high: Iterable[str]) -> Any:
+def _low_high(texts: Iterable[str]) -> Any:
     try:
-        low, high = map(float, low_high)
+        return tuple(map(float, texts))
     except ValueError:
-        given = ",".join(low_high)
-        raise InvalidArgument("input_range", given, "two numbers, such as 0,255") from None
-    return low, high
+        return tuple(texts)
+
+
+def _is_range(value: Any) -> bool:
+    if len(value) != 2 or not all(isinstance(number, float | int) for number in value):
+        return False
+    return math.isfinite(value[1] - value[0]) and value[0] < value[1]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +49,8 @@ class Model:
         str | None,
         Setting(
             "A SavedModel's directory, with or without its version, or a .keras file; it takes "
-            "images and returns one score per class."
+            "images and returns one score per class.",
+            expected="the directory of a SavedModel, or a .keras file",
         ),
     ] = None
     signature: Annotated[
@@ -66,7 +72,9 @@ class Model:
         Setting(
             "The values that black and white have in the model's input.",
             list,
-            parse=_checked,
+            "two numbers, the lower first, such as 0,255",
+            _is_range,
+            parse=_low_high,
             default="0,1",
         ),
     ] = (0.0, 1.0)
@@ -154,13 +162,16 @@ class Tests:
                 if corrupted
                 else [asked.removeprefix("tfds:")]
             )
-        return tuple(
-            Recorded(
-                *kind_and_severity(name),
-                data.load_test(name, like, data_dir=data_dir, test_examples=test_examples),
+        try:
+            return tuple(
+                Recorded(
+                    *kind_and_severity(name),
+                    data.load_test(name, like, data_dir=data_dir, test_examples=test_examples),
+                )
+                for name in dict.fromkeys(found)
             )
-            for name in dict.fromkeys(found)
-        )
+        except InvalidArgument as error:
+            raise error.with_value(",".join(self.eval)) from None
 
 
 def _is_other(name: str) -> bool:
@@ -179,16 +190,19 @@ def kind_and_severity(name: str) -> tuple[str, float]:
 class Outputs:
     """Where results go: directories, or URLs of other file systems."""
 
-    output_dir: Annotated[str, Setting("Where folders with tables and figures are made.")] = (
-        "results"
-    )
+    output_dir: Annotated[
+        str,
+        Setting("Where folders with tables and figures are made.", expected="a directory or a URL"),
+    ] = "results"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOutputs(Outputs):
     """Where results and SavedModels go."""
 
-    saved_models_dir: Annotated[str, Setting("Where SavedModels are exported.")] = "saved_models"
+    saved_models_dir: Annotated[
+        str, Setting("Where SavedModels are exported.", expected="a directory or a URL")
+    ] = "saved_models"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -87,6 +87,7 @@ class Execution:
         int | None,
         whole(
             "Threads of each of them. Their number shows in the last digits of accuracies.",
+            at_most=machine.MOST_THREADS,
             default="a fair share of the cores, or --num_cpus",
         ),
     ] = None

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from robust_tf.errors import Unavailable
+
 
 def cores() -> int:
     """The number of cores that this process may use."""
@@ -18,10 +20,22 @@ def threads() -> int:
     return tf.config.threading.get_intra_op_parallelism_threads() or cores()
 
 
+# More than any machine has cores, and fewer than a process may have threads.
+MOST_THREADS = 1024
+
+
 def use_threads(threads: int) -> None:
-    """Sets TensorFlow's threads in this process; call it before anything is computed."""
-    tf.config.threading.set_intra_op_parallelism_threads(threads)
-    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    """Sets TensorFlow's threads in this process; call it before anything is computed.
+
+    Raises:
+        Unavailable: if something has been computed with another number.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        problem = "this process has computed already, with another number of threads"
+        raise Unavailable("threads", threads, problem) from None
 
 
 def share_gpus() -> None:

@@ -41,8 +41,8 @@ class Setting:
 
     help: str
     type: type = str
-    expected: str = ""
-    allows: Callable[[Any], bool] = lambda value: True
+    expected: str = "some text"
+    allows: Callable[[Any], bool] = lambda value: value != ""
     choices: tuple[str, ...] = ()
     parse: Callable[[Any], Any] | None = None
     name: str = ""
@@ -118,13 +118,14 @@ def _is_number(value: Any, kinds: Any) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def whole(help: str, at_least: int = 1, **more: Any) -> Setting:
+def whole(help: str, at_least: int = 1, at_most: float = math.inf, **more: Any) -> Setting:
     """A whole number."""
 
     def allows(value: Any) -> bool:
-        return _is_number(value, int) and value >= at_least
+        return _is_number(value, int) and at_least <= value <= at_most
 
-    return Setting(help, int, f"a whole number from {at_least} on", allows, **more)
+    bounds = f"from {at_least} " + ("on" if at_most == math.inf else f"to {at_most}")
+    return Setting(help, int, f"a whole number {bounds}", allows, **more)
 
 
 def number(

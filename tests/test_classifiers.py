@@ -180,7 +180,7 @@ def test_a_model_without_images_or_scores_is_refused(tmp_path):
     "value", [(1.0, 0.0), (0.0, 0.0), (float("nan"), 1.0)], ids=["falling", "empty", "nan"]
 )
 def test_a_range_rises(exports, value):
-    with pytest.raises(InvalidArgument, match="^input_range=.*: expected two numbers, the small"):
+    with pytest.raises(InvalidArgument, match="^input_range=.*: expected two numbers, the lower"):
         classifiers.load(exports / "exported", input_range=value)
 
 

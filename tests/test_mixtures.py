@@ -92,11 +92,14 @@ BAD = {
     ("hot,rain", None): "perturb=rain: expected all, or some of stuck",
     ("all", "3"): "level=3: expected a range such as 1:10",
     ("hot", "5:2"): "level=5:2: expected the lower level first",
-    ("hot", "0:2"): "level=0: expected a whole number from 1",
-    ("hot,noise", "blur=0.1:1"): "level=blur=0.1:1: expected a range of some of hot, noise",
+    ("hot", "0:2"): "level=0:2: expected a whole number from 1",
+    ("hot,noise", "blur=0.1:1"): "level=blur=0.1:1: expected ranges of some of hot, noise",
     ("hot", "1:x"): "level=1:x: expected a range such as 1:10",
     ("noise", "0:nan"): "level=0:nan: expected a range",
     ("hot,hot", None): "perturb=hot,hot: expected different kinds",
+    ("all", "1:10"): "level=1:10: expected a number from 0 to 1",
+    ("hot", "hot=1:3,hot=1:5"): "level=hot=1:3,hot=1:5: expected one range of each kind",
+    ("hot,dead", "1:3,1:5"): "level=1:3,1:5: expected one range of each kind, or one for all",
 }
 
 
@@ -107,9 +110,9 @@ def test_texts_that_ask_for_nothing(asked):
 
 
 def test_levels_that_do_not_fit_the_images(small):
-    with pytest.raises(InvalidArgument, match="level=800: expected a whole number from 1 to 784"):
+    with pytest.raises(InvalidArgument, match="level=1:800: expected a whole number from 1 to 784"):
         resolve(small, strategy="constant", perturb="hot", level="1:800")
-    with pytest.raises(InvalidArgument, match=r"level=1e\+12: expected a whole number from 1 to"):
+    with pytest.raises(InvalidArgument, match=r"level=1:1e\+12: expected a whole number from 1"):
         resolve(small, strategy="constant", perturb="hot", level="1:1e12")
 
 

@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 
 from robust_tf import results
-from robust_tf.errors import Unavailable
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.files import new_folder, prepare_directory, replacing, writing_to
 from tests.conftest import ROOT
 
@@ -52,7 +52,40 @@ def test_read_gathers_all_finished_runs(tmp_path):
     natural = table[table["test_perturb"] == "none"]
     assert len(natural) == 2 and natural["test_level"].isna().all()
     assert (table[table["run"] == "a"]["train_perturb"] == "none").all()
-    assert results.read(tmp_path, "runs").empty
+    with pytest.raises(Unavailable, match="no run in it has a runs.csv"):
+        results.read(tmp_path, "runs")
+
+
+def test_read_takes_the_gathered_table_of_an_experiment(tmp_path):
+    write_run(tmp_path, "a")
+    own = tmp_path / "a" / "trials.csv"
+    own.rename(tmp_path / "trials.csv")
+    assert results.read(tmp_path, "trials")["run"].unique().tolist() == ["a"]
+
+
+def test_cells_stay_as_they_are_where_runs_have_different_settings(tmp_path):
+    """No False becomes 0.0 and no 6 becomes 6.0 beside a run that has no such setting."""
+    for run, settings in {"a": {}, "b": {"fresh": False, "depth": 6, "ramp_end": 1.0}}.items():
+        (tmp_path / run).mkdir()
+        columns = {"run": run, "fresh": None, "depth": None, "ramp_end": None}
+        table = pd.DataFrame([columns | settings])
+        table.to_csv(tmp_path / run / "runs.csv", index=False)
+    table = results.read(tmp_path, "runs")
+    assert table["fresh"].tolist()[1] is False
+    assert table["depth"].dtype == table["ramp_end"].dtype == float
+    models = pd.DataFrame({"run": ["a", "b"], "tests": "natural", "trials": 1, "test_examples": 2})
+    (tmp_path / "sweep").mkdir()
+    models.to_csv(tmp_path / "sweep" / "models.csv", index=False)
+    results.gather(tmp_path, "sweep")
+    lines = (tmp_path / "sweep" / "tables" / "runs.csv").read_text().splitlines()
+    assert lines == ["run,fresh,depth,ramp_end", "a,,,", "b,False,6,1.0"]
+
+
+def test_a_profile_needs_natural_and_perturbed_tests():
+    table = trials("a")
+    for own in (table[table["test_perturb"] == "none"], table[table["test_perturb"] != "none"]):
+        with pytest.raises(InvalidArgument, match="^trials: expected tests of natural and of"):
+            results.profile(own)
 
 
 def test_history_gets_the_run(tmp_path):

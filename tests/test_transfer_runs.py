@@ -92,6 +92,20 @@ def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_pat
             transfer(small, pretrained=str(folder), **option)
 
 
+def test_its_natural_run_is_of_the_same_network(small, tmp_path):
+    """What --compare_natural sets beside it is no other network with the same name."""
+    own = {"model": "mnist_cnn", "dropout": 0.1, "activation": "elu", "standardize": "global"}
+    natural = runs.resolve(small, **own)
+    folder = saved_models.export(
+        natural.build_model(small), tmp_path / "m", label_names=small.label_names,
+        training=natural.columns(),
+    )  # fmt: skip
+    beside = transfer(small, pretrained=str(folder)).natural
+    recipe = {"epochs": beside.recipe.epochs, "batch_size": beside.recipe.batch_size}
+    assert beside.columns() == runs.resolve(small, **own, **recipe).columns()
+    assert (beside.model.dropout, beside.standardize) == (0.1, "global")
+
+
 def test_the_pretrained_model_decides_the_recipe(small, tmp_path):
     model = models.build("compact", (28, 28, 1), 10, standardize="global")
     folder = saved_models.export(

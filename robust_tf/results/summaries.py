@@ -6,6 +6,7 @@ Accuracies are fractions; only `comparison` shows percent.
 import pandas as pd
 import scipy.stats
 
+from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import condition_label
 from robust_tf.results.labels import with_labels
 from robust_tf.results.tables import TEST_COLUMNS, TRAINING_COLUMNS
@@ -80,19 +81,26 @@ def profile(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFr
     """How robust models are over all their tests: one row per run.
 
     Args:
-        trials: of one or more runs, each with natural images among its tests.
+        trials: of one or more runs, each with natural images and others among its tests.
         runs: as in `comparison`.
 
     Returns:
         natural accuracy; mean over the perturbed tests, all with the same weight; worst, the
         lowest of them; at, which test that is; and drop, natural less worst. Fractions; the
         means over trials count.
+
+    Raises:
+        InvalidArgument: if a run was not tested with both.
     """
     summary = with_labels(summarize(trials), runs)
     rows = {}
     for label, group in summary.groupby("training", sort=False):
-        natural = group[group["test_perturb"] == "none"]["mean"].iloc[0]
-        rows[label] = profile_of(natural, group[group["test_perturb"] != "none"], "mean")
+        is_natural = group["test_perturb"] == "none"
+        if is_natural.all() or not is_natural.any():
+            expected = f"tests of natural and of perturbed images for {label}"
+            raise InvalidArgument("trials", None, expected)
+        natural = group[is_natural]["mean"].iloc[0]
+        rows[label] = profile_of(natural, group[~is_natural], "mean")
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

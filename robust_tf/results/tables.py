@@ -6,12 +6,13 @@ natural training have the perturbation "none" and an empty level. Accuracies are
 
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from robust_tf.errors import InvalidArgument
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import condition_label
 from robust_tf.files import locked, replacing, writing_to
 from robust_tf.results.labels import training_label
@@ -68,12 +69,18 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
     """Gathers a table from all finished runs of a directory.
 
     Args:
-        output_dir: holds one folder per run.
+        output_dir: holds one folder per run; or the gathered table of an experiment.
         table: "trials", "runs" or "history" (which gets the column `run`).
 
     Returns:
-        All rows, runs in order of their names; empty without a run.
+        All rows, runs in order of their names.
+
+    Raises:
+        Unavailable: if there is no such table.
     """
+    gathered = Path(output_dir) / f"{table}.csv"
+    if gathered.exists():
+        return pd.read_csv(gathered)
     tables = []
     for path in sorted(Path(output_dir).glob(f"*/{table}.csv")):
         if path.parent.suffix == ".partial":
@@ -82,7 +89,15 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
         if "run" not in rows:
             rows.insert(0, "run", path.parent.name)
         tables.append(rows)
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    if not tables:
+        raise Unavailable("output_dir", output_dir, f"no run in it has a {table}.csv")
+    return _together(tables).infer_objects()
+
+
+def _together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """All rows of tables, whose cells stay as they are: no False becomes 0, no 6 becomes 6.0."""
+    cells = [table.astype(object) for table in tables]
+    return pd.concat(cells, ignore_index=True)
 
 
 def read_experiment(output_dir: str | os.PathLike, experiment: str, table: str) -> pd.DataFrame:
@@ -178,7 +193,7 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
                 rows = pd.read_csv(own) if own.exists() else known[known["run"] == model.run]
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
-            table = pd.concat(tables, ignore_index=True) if tables else known
+            table = _together(tables) if tables else known
             write(table, path, columns if name == "trials" else list(table))
 
 

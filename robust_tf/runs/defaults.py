@@ -92,11 +92,10 @@ def resolve(data: Data, *, loosely: Collection[str] = (), **given: Any) -> Run:
     }
     of_natural |= {"strategy": "natural"}
     if given.get("pretrained"):
-        pretrained = _pretrained(given["pretrained"], data)
+        pretrained, own_settings = _pretrained(given["pretrained"], data)
         known |= pretrained
         network = str(pretrained["model"])
-        if network in NETWORKS:
-            of_natural["model"] = network
+        of_natural |= own_settings
         known["natural"] = resolve(data, loosely=loosely, **of_natural)
         network = network if network in NETWORKS else default_network(data.image_shape)
     elif given["strategy"] != "natural":
@@ -145,8 +144,8 @@ def _foreign(strategy: str) -> set[str]:
     return set().union(*map(_of_strategy, STRATEGIES)) - _of_strategy(strategy)
 
 
-def _pretrained(path: str, data: Data) -> dict[str, Any]:
-    """What a SavedModel that training starts from decides of a run."""
+def _pretrained(path: str, data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a SavedModel that training starts from decides of a run, and of its natural run."""
     folder = saved_models.find("pretrained", path)
     trained = saved_models.load(folder, argument="pretrained")
     shape = trained.input_shape[1:]
@@ -154,12 +153,21 @@ def _pretrained(path: str, data: Data) -> dict[str, Any]:
         expected = f"a model for images of shape {data.image_shape}, not {shape}"
         raise InvalidArgument("pretrained", path, expected)
     layers = {layer.name: layer for layer in trained.layers}
-    return {
-        "start": saved_models.fingerprint(folder),
-        "model": PretrainedNetwork(trained.name),
+    inputs = {
         "standardize": layers["standardization"].mode if "standardization" in layers else "none",
         "precision": models.precision_of(trained),
     }
+    known = {
+        "start": saved_models.fingerprint(folder),
+        "model": PretrainedNetwork(trained.name),
+        **inputs,
+    }
+    if trained.name not in NETWORKS:
+        return known, inputs
+    training = saved_models.metadata(folder).get("training", {})
+    own = {name: training.get(name) for name in settings.declared(NETWORKS[trained.name])}
+    built = {name: value for name, value in own.items() if value is not None}
+    return known, {"model": trained.name, **built, **inputs}
 
 
 def defaults_in_words() -> dict[str, str]:

@@ -258,15 +258,17 @@ def load_model(
 def _saved_model(
     run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
 ) -> Path:
-    row = pd.read_csv(Path(output_dir) / run.name / "runs.csv").iloc[0]
-    folder = Path(saved_models_dir) / run.name / Path(row["saved_model"]).name
+    own = Path(output_dir) / run.name
+    again = f"remove the folder {own} to train it again"
+    try:
+        (path,) = pd.read_csv(own / "runs.csv")["saved_model"].map(Path)
+    except (OSError, ValueError, TypeError, KeyError):  # pandas' own errors are ValueErrors
+        problem = f"{own.name}/runs.csv does not name its SavedModel; {again}"
+        raise Unavailable("output_dir", output_dir, problem) from None
+    folder = Path(saved_models_dir) / run.name / path.name
     if not folder.is_dir():
-        raise Unavailable(
-            "saved_models_dir",
-            saved_models_dir,
-            f"{folder.relative_to(saved_models_dir)} is not there; remove the folder "
-            f"{Path(output_dir) / run.name} to train it again",
-        )
+        problem = f"{folder.relative_to(saved_models_dir)} is not there; {again}"
+        raise Unavailable("saved_models_dir", saved_models_dir, problem)
     return folder
 
 

@@ -113,7 +113,10 @@ def plan(
             tests = conditions_at(cell.test_levels, run.channel_blur)
             tasks.append(Task(run, tests, trials))
     for name in unused:
-        raise InvalidArgument(name, given[name], "a setting that one of the models has")
+        chooser = settings.declared(Run)[name].chosen_by
+        chosen = {str(settings.flatten(task.run)[chooser]) for task in tasks if chooser}
+        with_chosen = f" with {chooser}={','.join(sorted(chosen))}" if chosen else ""
+        raise InvalidArgument(name, given[name], f"no value{with_chosen}; no model would have it")
     return sorted(tasks, key=lambda task: not isinstance(task.run.strategy, Natural))
 
 

@@ -4,6 +4,7 @@ This package's own reload as Keras models by `saved_models.load`.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -106,9 +107,10 @@ def load(
         Unavailable: if there is no such model.
     """
     path = Path(path)
-    if not input_range[0] < input_range[1]:
-        value = ",".join(map(str, input_range))
-        raise InvalidArgument("input_range", value, "two numbers, the smaller first")
+    low, high = input_range
+    if not (low < high and math.isfinite(high - low)):
+        expected = "two numbers, the lower first, such as 0,255"
+        raise InvalidArgument("input_range", list(input_range), expected)
     if path.suffix == ".keras":
         if signature or output:
             raise InvalidArgument("signature", signature or output, "no value with a .keras file")

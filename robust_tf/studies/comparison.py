@@ -94,13 +94,14 @@ class Comparison:
     pairs: pd.DataFrame
 
 
-def find(run: str, output_dir: str | os.PathLike) -> Path:
+def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path:
     """The saved model that a text means.
 
     Args:
         run: a run's folder, or its name in `output_dir`; or a SavedModel's directory, or a
             `.keras` file.
         output_dir: where runs' folders are.
+        argument: the name of the argument that has the text, for the error.
 
     Raises:
         Unavailable: if there is none.
@@ -112,9 +113,9 @@ def find(run: str, output_dir: str | os.PathLike) -> Path:
                 (path,) = pd.read_csv(table)["saved_model"]
             except (ValueError, KeyError):  # pandas' own errors are ValueErrors
                 problem = f"expected one run with its SavedModel in {table}"
-                raise Unavailable("RUN", run, problem) from None
-            return saved_models.find("RUN", path)
-    return Path(run) if Path(run).suffix == ".keras" else saved_models.find("RUN", run)
+                raise Unavailable(argument, run, problem) from None
+            return saved_models.find(argument, path)
+    return Path(run) if Path(run).suffix == ".keras" else saved_models.find(argument, run)
 
 
 def baseline(models: Sequence[Classifier], asked: Path | None = None) -> int:

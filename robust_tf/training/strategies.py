@@ -237,7 +237,6 @@ class Transfer(Constant):
         Setting(
             "Directory of the SavedModel to start from, with or without its version (transfer).",
             expected="the directory of a SavedModel, with or without its version",
-            allows=lambda value: value is None or bool(value),
             default="the natural model that the same flags with --strategy=natural give, "
             "trained first where it is not there",
         ),
