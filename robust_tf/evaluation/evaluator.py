@@ -206,9 +206,10 @@ def evaluate(
 
     Returns:
         One row per trial: test_perturb ("none" for natural images), test_level (missing
-        for natural images), trial, accuracy (a fraction), n_examples.
+        for natural images), trial, accuracy (a fraction), n_examples, test_digest (that of the
+        whole split whose first images they are).
     """
-    columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples"]
+    columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples", "test_digest"]
     parts = by_condition(model, split, conditions, trials=trials, seed=seed, done=done, label=label)
     return pd.DataFrame([row for rows in parts for row in rows], columns=columns)
 
@@ -245,6 +246,7 @@ def by_condition(
                         "trial": trial,
                         "accuracy": evaluator.accuracy(condition, trial),
                         "n_examples": condition.examples(len(split)),
+                        "test_digest": condition.digest(split.digest),
                     }
                 )
                 bar.update()
