@@ -1,10 +1,9 @@
-"""Asks an export's signature `encoded` for one file after the other, each in a fresh process.
+"""Asks an export's signature `encoded` for one file after the other.
 
-`python -m tests.image_memory EXPORT FILE …` prints for each file the memory that its answer
-takes at most, in MiB, and the answer's label or the error.
+`python -m tests.image_memory EXPORT FILE …` prints for each file how much the peak of the
+process's memory grows with its answer, in MiB, and the answer's label or the error.
 """
 
-import multiprocessing
 import resource
 import sys
 
@@ -16,10 +15,9 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def ask(export: str, path: str) -> None:
-    encoded = tf.saved_model.load(export).signatures["encoded"]
-    with open(f"{export}/assets.extra/example.png", "rb") as example:
-        encoded(images=tf.constant([example.read()]))
+_, export, *paths = sys.argv
+encoded = tf.saved_model.load(export).signatures["encoded"]
+for path in [f"{export}/assets.extra/example.png", *paths]:
     with open(path, "rb") as file:
         content = tf.constant([file.read()])
     before = peak()
@@ -28,11 +26,3 @@ def ask(export: str, path: str) -> None:
     except tf.errors.InvalidArgumentError as error:
         answer = " ".join(error.message.split())
     print(f"{peak() - before:.0f} {answer}", flush=True)
-
-
-if __name__ == "__main__":
-    _, export, *paths = sys.argv
-    for path in paths:
-        process = multiprocessing.get_context("fork").Process(target=ask, args=(export, path))
-        process.start()
-        process.join()
