@@ -160,10 +160,15 @@ def check(folder: Path, way: str, at: int) -> list[str]:
     if way != "outage":
         torn = [name for name in left if left[name] not in (expected()[name], before.get(name))]
         problems += [f"{name} is torn" for name in torn]
-    for run in ("new", "old"):
-        counts = f"{run}/runs.csv" in left
-        if counts and not {f"saved_models/{run}/1/{name}" for name in MODEL} <= set(left):
-            problems.append(f"{run} counts without its SavedModel")
+    graph = "saved_models/new/1/saved_model.pb"
+    model = {f"saved_models/new/1/{name}" for name in MODEL}
+    run = {f"new/{name}" for name in NEW}
+    for last, whole in (
+        (graph, model),
+        ("new/runs.csv", model | run),
+    ):
+        if last in left and not whole <= set(left):
+            problems.append(f"{last} is there before the rest")
     if attempt(folder, "", 0):
         problems.append("it does not go on")
     now = read(there)

@@ -5,7 +5,7 @@ Nothing is decoded before its size is known: a file of some kilobytes can claim 
 
 import tensorflow as tf
 
-# More than a camera of 24 megapixels makes; decoding so many takes some 400 MB.
+# More than a camera of 24 megapixels makes; decoding so many takes 400 to 500 MB.
 MAX_PIXELS = 25_000_000
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP")
