@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import warnings
@@ -49,9 +50,9 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         OSError: if `path` exists and is not an empty folder.
     """
     path = Path(path)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary.mkdir()  # not by tempfile, whose folders are closed to all others
     try:
-        temporary.chmod(0o755)  # mkdtemp's folders are closed to others
         yield temporary
         os.rename(temporary, path)
     finally:
