@@ -79,7 +79,7 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path, load: object =
                 test = {"test_perturb": kind, "test_level": level, "trial": trial}
                 rows.append({**run.columns(), **test, "accuracy": accuracy, "n_examples": 10})
             time.sleep(SECONDS / 2)
-            table = pd.DataFrame(rows)
+            table = pd.DataFrame(rows).reindex(columns=results.TRIAL_COLUMNS)
             with writing_to("output_dir", output_dir):
                 results.write(table, folder / "trials.csv", results.TRIAL_COLUMNS)
 

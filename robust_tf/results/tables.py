@@ -28,7 +28,7 @@ TRAINING_COLUMNS = [
     "seed",
 ]
 TEST_COLUMNS = ["test_perturb", "test_level"]
-TRIAL_COLUMNS = [*TRAINING_COLUMNS, *TEST_COLUMNS, "trial", "accuracy", "n_examples"]
+TRIAL_COLUMNS = [*TRAINING_COLUMNS, *TEST_COLUMNS, "trial", "accuracy", "n_examples", "changed"]
 HISTORY_COLUMNS = [
     "epoch",
     "loss",
@@ -194,7 +194,8 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = _together(tables) if tables else known
-            write(table, path, columns if name == "trials" else list(table))
+            names = columns if name == "trials" else list(table)
+            write(table.reindex(columns=names), path, names)
 
 
 def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:

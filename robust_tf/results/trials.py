@@ -81,7 +81,8 @@ def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, t
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=tables.TRIAL_COLUMNS)
+    known = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    return known.reindex(columns=tables.TRIAL_COLUMNS)  # one of an earlier version has less
 
 
 def _done(
