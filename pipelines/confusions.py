@@ -41,8 +41,8 @@ def main(values: flags.Values) -> None:
         )
     print(
         f"\nThe largest flows between classes, {classifier.name}, {len(dataset.test):,} test "
-        f"images of {dataset.name} ({dataset.source}); share in percent of the class\n"
-        "[95 % interval for other test images]\n"
+        f"images of {dataset.name} ({dataset.source})\n"
+        "Share in percent of the class [95 % interval for other test images]\n"
     )
     table = confusions.largest(found.changes, _SHOWN)
     ends = measures.interval(table["share"], table["images"] / table["share"])

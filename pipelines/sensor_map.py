@@ -57,8 +57,8 @@ def main(values: flags.Values) -> None:
     shown = summary.set_index("training" if summary["training"].is_unique else "model")[
         [name for name in summary if "_" in name]
     ]
-    shown = shown.drop(columns=["data_source", "n_examples"])
-    app.print_table(shown.rename_axis(None).map(_with_interval, examples=len(dataset.test)))
+    shown = shown.drop(columns=["data_source", "n_examples"]).rename_axis(None)
+    print(shown.map(_with_interval, examples=len(dataset.test)).T.to_string())
     own = positions[positions["model"] == summary["model"].iloc[-1]]
     worst = own.nsmallest(_SHOWN, "accuracy").drop(columns="model")
     worst["accuracy"] = worst["accuracy"].map(lambda one: _with_interval(one, len(dataset.test)))

@@ -205,7 +205,7 @@ def changes_figure(
         axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_xlabel("perturbed image")
-    figure.colorbar(image, ax=list(panels), shrink=0.7)
+    figure.colorbar(image, ax=list(panels), shrink=0.7, pad=0.01)
     panels[0].set_ylabel("natural image")
     figure.suptitle(f"{title}: share that goes to another class [%]", fontsize=10)
     return figure
@@ -238,7 +238,7 @@ def flips_figure(table: pd.DataFrame, title: str) -> matplotlib.figure.Figure:
                 f"image {row.example}, true: {row.label}",
                 fontsize=7,
             )
-    figure.suptitle(f"{title}: the first to become another class", fontsize=10)
+    figure.suptitle(f"{title}: the first to become another class (✓ right, ✗ wrong)", fontsize=10)
     return figure
 
 
