@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +12,7 @@ from absl import logging
 
 from pipelines import flags
 from pipelines.shared_flags import Outputs
-from robust_tf import data, results, settings
+from robust_tf import data, machine, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.executors import uploads
 from robust_tf.files import prepare_directory
@@ -77,6 +77,19 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 def _fail(code: int, message: str) -> None:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def warn_of_threads(trained_with: Iterable[int]) -> None:
+    """Says if models that are there were trained with other threads than this process has."""
+    here = machine.threads()
+    if others := [number for number in trained_with if number != here]:
+        there = ", ".join(map(str, sorted(set(others))))
+        models = "1 model" if len(others) == 1 else f"{len(others)} models"
+        warnings.warn(
+            f"{models} trained earlier with {there} threads, not {here}, stay as they are; their "
+            "accuracies may differ in the last digits",
+            stacklevel=2,
+        )
 
 
 def check_outputs(outputs: Outputs) -> None:

@@ -122,6 +122,7 @@ def main(values: flags.Values) -> None:
         for each in todo:
             if runs.is_finished(each, folders["output_dir"]):
                 print(f"{each.label} is trained already: {outputs.output_dir}/{each.name}")
+                app.warn_of_threads([runs.trained_with(each, folders["output_dir"])])
             runs.train(
                 each,
                 dataset,

@@ -32,6 +32,8 @@ def trials(run="a", strategy="natural", perturb="none", level=np.nan, shift=0.0)
             "accuracy": accuracy + shift,
             "n_examples": 1000,
             "changed": 0.1 if trial else np.nan,
+            "test_digest": "sha256:3746ed34",
+            "saved_model": f"{run}/1",
         }
         for test_perturb, test_level, accuracies in [
             ("none", np.nan, [0.95]),
@@ -74,18 +76,20 @@ def test_cells_stay_as_they_are_where_runs_have_different_settings(tmp_path):
     """No False becomes 0.0 and no 6 becomes 6.0 beside a run that has no such setting."""
     for run, settings in {"a": {}, "b": {"fresh": False, "depth": 6, "ramp_end": 1.0}}.items():
         (tmp_path / run).mkdir()
-        columns = {"run": run, "fresh": None, "depth": None, "ramp_end": None}
+        columns = {"run": run, "dataset": "mnist", "data_source": "sample", "test_digest": "x"}
+        columns |= {"fresh": None, "depth": None, "ramp_end": None}
         table = pd.DataFrame([columns | settings])
         table.to_csv(tmp_path / run / "runs.csv", index=False)
     table = results.read(tmp_path, "runs")
     assert table["fresh"].tolist()[1] is False
     assert table["depth"].dtype == table["ramp_end"].dtype == float
-    models = pd.DataFrame({"run": ["a", "b"], "tests": "natural", "trials": 1, "test_examples": 2})
+    models = table[["run", "dataset", "data_source", "test_digest"]]
+    models = models.assign(tests="natural", trials=1, test_examples=2)
     (tmp_path / "sweep").mkdir()
     models.to_csv(tmp_path / "sweep" / "models.csv", index=False)
     results.gather(tmp_path, "sweep")
     lines = (tmp_path / "sweep" / "tables" / "runs.csv").read_text().splitlines()
-    assert lines == ["run,fresh,depth,ramp_end", "a,,,", "b,False,6,1.0"]
+    assert [line.split("x,")[-1] for line in lines[1:]] == [",,", "False,6,1.0"]
 
 
 def test_a_profile_needs_natural_and_perturbed_tests():
@@ -187,7 +191,7 @@ def test_later_trials_are_those_of_one_go(tmp_path, small):
     inputs = keras.Input((28, 28, 1))
     model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
     conditions = [Natural(), Perturbation("noise", 0.3)]
-    columns = dict.fromkeys(results.TRAINING_COLUMNS, "x")
+    columns = dict.fromkeys([*results.TRAINING_COLUMNS, "saved_model"], "x")
 
     def complete(name, trials):
         path = tmp_path / name / "trials.csv"

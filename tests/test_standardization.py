@@ -37,6 +37,7 @@ def tables(tmp_path):
                     "test_perturb": kind, "test_level": level, "trial": 0,
                     "accuracy": accuracy + (0.01 if seed else -0.01), "n_examples": 100,
                     "changed": np.nan,
+                    "test_digest": "sha256:d819f34d", "saved_model": f"{run}/1",
                 }
                 for (kind, level), accuracy in zip(TESTS, accuracies)
             ]  # fmt: skip

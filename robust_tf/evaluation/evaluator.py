@@ -215,11 +215,13 @@ def evaluate(
 
     Returns:
         One row per trial: test_perturb ("none" for natural images), test_level (missing
-        for natural images), trial, accuracy (a fraction), n_examples, and changed (the
-        fraction of the images that were right in the trial before and are wrong in this one,
-        or the other way round; missing for trial 0).
+        for natural images), trial, accuracy (a fraction), n_examples, changed (the fraction of
+        the images that were right in the trial before and are wrong in this one, or the other
+        way round; missing for trial 0), test_digest (that of the whole split whose first images
+        they are).
     """
     columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples", "changed"]
+    columns += ["test_digest"]
     parts = by_condition(model, split, conditions, trials=trials, seed=seed, done=done, label=label)
     return pd.DataFrame([row for rows in parts for row in rows], columns=columns)
 
@@ -263,6 +265,7 @@ def by_condition(
                         "accuracy": right[trial].mean(),
                         "n_examples": len(right[trial]),
                         "changed": np.mean(right[trial] != right[trial - 1]) if trial else np.nan,
+                        "test_digest": condition.digest(split.digest),
                     }
                 )
                 bar.update()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_tf.data import DIGESTS
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import condition_label
 from robust_tf.files import locked, replacing, writing_to
@@ -28,7 +29,16 @@ TRAINING_COLUMNS = [
     "seed",
 ]
 TEST_COLUMNS = ["test_perturb", "test_level"]
-TRIAL_COLUMNS = [*TRAINING_COLUMNS, *TEST_COLUMNS, "trial", "accuracy", "n_examples", "changed"]
+TRIAL_COLUMNS = [
+    *TRAINING_COLUMNS,
+    *TEST_COLUMNS,
+    "trial",
+    "accuracy",
+    "n_examples",
+    "changed",
+    "test_digest",
+    "saved_model",
+]
 HISTORY_COLUMNS = [
     "epoch",
     "loss",
@@ -63,6 +73,20 @@ def write(table: pd.DataFrame, path: str | os.PathLike, columns: list[str]) -> N
     """
     with replacing(path) as temporary:
         table[columns].to_csv(temporary, index=False)
+
+
+def read_rows(path: str | os.PathLike) -> pd.DataFrame:
+    """A table of runs, trials or models.
+
+    Where a row is from before there were digests it gets the `test_digest` that its dataset
+    had then.
+    """
+    rows = pd.read_csv(path)
+    datasets = zip(rows["dataset"], rows["data_source"])
+    known = pd.Series([DIGESTS.get(one, ("", ""))[1] for one in datasets], rows.index, object)
+    digests = rows.get("test_digest", known).astype(object).fillna(known)
+    rows["test_digest"] = digests.infer_objects()
+    return rows
 
 
 def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
@@ -182,15 +206,15 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
     """
     folder = Path(output_dir) / experiment
     with locked(folder):
-        models = pd.read_csv(folder / "models.csv")
+        models = read_rows(folder / "models.csv")
         (folder / "tables").mkdir(exist_ok=True)
         for name, columns in (("runs", TRAINING_COLUMNS), ("trials", TRIAL_COLUMNS)):
             path = folder / "tables" / f"{name}.csv"
-            known = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+            known = read_rows(path) if path.exists() else pd.DataFrame(columns=columns)
             tables = []
             for model in models.itertuples():
                 own = Path(output_dir) / model.run / f"{name}.csv"
-                rows = pd.read_csv(own) if own.exists() else known[known["run"] == model.run]
+                rows = read_rows(own) if own.exists() else known[known["run"] == model.run]
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = _together(tables) if tables else known
@@ -204,6 +228,7 @@ def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:
     labels = [condition_label(*row) for row in zip(trials["test_perturb"], trials["test_level"])]
     places = pd.Series([tests.get(label, -1) for label in labels], index=trials.index)
     mine = (places >= 0) & (trials["n_examples"] == model.test_examples)
+    mine &= trials["test_digest"] == model.test_digest
     mine &= trials["trial"] < model.trials
     order = trials.assign(place=places)[mine].sort_values(["place", "trial"], kind="stable")
     return order.drop(columns="place")

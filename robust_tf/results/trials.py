@@ -47,8 +47,9 @@ def complete(
         raise InvalidArgument("trials", trials, "a whole number from 1 on")
     conditions = list(conditions)
     with locked(prepare_directory("output_dir", path.parent)):
-        kept = _read(path)
-        done = _done(kept, len(split), conditions)
+        kept = read(path)
+        of_test = (len(split), split.digest)
+        done = _done(kept, of_test, conditions)
         # What a condition has cost is kept, should the next one be stopped.
         for rows in by_condition(
             model, split, conditions, trials=trials, seed=seed, done=done, label=label
@@ -57,22 +58,24 @@ def complete(
             kept = pd.concat([kept, new], ignore_index=True) if len(kept) else new
             with writing_to("output_dir", path.parent.parent):
                 tables.write(kept, path, tables.TRIAL_COLUMNS)
-        kept = _read(path)
-    wanted = _belongs(kept, len(split), conditions) & (kept["trial"] < trials)
+        kept = read(path)
+    wanted = _belongs(kept, of_test, conditions) & (kept["trial"] < trials)
     return kept[wanted].reset_index(drop=True)
 
 
-def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, trials: int) -> bool:
+def is_complete(
+    path: Path, of_test: tuple[int, str], conditions: Iterable[Condition], *, trials: int
+) -> bool:
     """Whether a `trials.csv` has all trials of some conditions.
 
     Args:
         path: the file; it may be absent.
-        examples: number of test images.
+        of_test: number of test images and digest of the test set.
         conditions: what the model is tested with.
         trials: passes for each random perturbation.
     """
     conditions = list(conditions)
-    done = _done(_read(path), examples, conditions)
+    done = _done(read(path), of_test, conditions)
     return all(
         (condition.key, trial) in done
         for condition in conditions
@@ -80,16 +83,17 @@ def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, t
     )
 
 
-def _read(path: Path) -> pd.DataFrame:
-    known = pd.read_csv(path) if path.exists() else pd.DataFrame()
-    return known.reindex(columns=tables.TRIAL_COLUMNS)  # one of an earlier version has less
+def read(path: Path) -> pd.DataFrame:
+    """The table; empty where there is none."""
+    known = tables.read_rows(path) if path.exists() else pd.DataFrame()
+    return known.reindex(columns=tables.TRIAL_COLUMNS)
 
 
 def _done(
-    kept: pd.DataFrame, examples: int, conditions: list[Condition]
+    kept: pd.DataFrame, of_test: tuple[int, str], conditions: list[Condition]
 ) -> set[tuple[tuple[str, float], int]]:
     """Key and trial of the stored trials of some conditions."""
-    stored = kept[_belongs(kept, examples, conditions)]
+    stored = kept[_belongs(kept, of_test, conditions)]
     return set(zip(_keys(stored), stored["trial"]))
 
 
@@ -97,9 +101,11 @@ def _keys(trials: pd.DataFrame) -> list[tuple[str, float]]:
     return [condition_key(*row) for row in zip(trials["test_perturb"], trials["test_level"])]
 
 
-def _belongs(trials: pd.DataFrame, examples: int, conditions: list[Condition]) -> pd.Series:
-    """Which trials are of some conditions, with all images where the test set has `examples`."""
-    sizes = {condition.key: condition.examples(examples) for condition in conditions}
-    return trials["n_examples"] == pd.Series(
-        map(sizes.get, _keys(trials)), trials.index, dtype=float
-    )
+def _belongs(
+    trials: pd.DataFrame, of_test: tuple[int, str], conditions: list[Condition]
+) -> pd.Series:
+    """Which trials are of some conditions, with all images of this test set."""
+    examples, digest = of_test
+    asked = {one.key: (one.examples(examples), one.digest(digest)) for one in conditions}
+    have = zip(_keys(trials), zip(trials["n_examples"], trials["test_digest"]))
+    return pd.Series([asked.get(key) == own for key, own in have], trials.index, dtype=bool)

@@ -325,7 +325,7 @@ def write(
     if len(set(names)) < len(names):
         raise InvalidArgument("RUN", ", ".join(names), "different models")
     stream_seed(seed, "")  # checks it, before there is a folder
-    of_data = (data.name, data.source, len(data.test))
+    of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
     asked = (conditions, baseline, trials, seed)
     identity = digest([model.identity for model in models], of_data, asked)
     folder = Path(output_dir) / f"comparison-{identity}"
