@@ -231,7 +231,7 @@ def run(
             )
             # The experiment may have others, which were not tested with all.
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
-            print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
+            print(f"\nThe {_SHOWN} best in the worst case of all tests\n{app.IN_BRACKETS}\n")
             app.print_profile(trials, all_runs, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
     print(f"tables   {outputs.output_dir}/{experiment.name}/tables")

@@ -80,7 +80,7 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path, load: object =
                 test |= {"saved_model": f"{run.name}/1"}
                 rows.append({**run.columns(), **test, "accuracy": accuracy, "n_examples": 10})
             time.sleep(SECONDS / 2)
-            table = pd.DataFrame(rows)
+            table = pd.DataFrame(rows).reindex(columns=results.TRIAL_COLUMNS)
             with writing_to("output_dir", output_dir):
                 results.write(table, folder / "trials.csv", results.TRIAL_COLUMNS)
 

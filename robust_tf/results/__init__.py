@@ -5,6 +5,7 @@ from robust_tf.results import figures, pages, trials
 from robust_tf.results.labels import labels, training_label, with_labels
 from robust_tf.results.summaries import (
     comparison,
+    in_percent,
     over_seeds,
     profile,
     profile_of,
@@ -32,6 +33,7 @@ __all__ = [
     "condition_label",
     "figures",
     "gather",
+    "in_percent",
     "labels",
     "over_seeds",
     "pages",

@@ -35,6 +35,7 @@ TRIAL_COLUMNS = [
     "trial",
     "accuracy",
     "n_examples",
+    "changed",
     "test_digest",
     "saved_model",
 ]
