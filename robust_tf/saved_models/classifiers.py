@@ -100,7 +100,7 @@ class Classifier:
         scores = None if self.classes else self(data.test.images_at(tf.range(1)))
         classes = self.classes if scores is None else int(scores.shape[-1])
         if classes != len(data.label_names) and (classes, len(data.label_names)) != (1, 2):
-            expected = f"a dataset of {classes} classes"
+            expected = f"a dataset of {'1 or 2' if classes == 1 else classes} classes"
             raise InvalidArgument("dataset", f"{data.name} ({len(data.label_names)})", expected)
 
 
@@ -175,6 +175,8 @@ def _saved_model(
         signatures = loaded.signatures
     except Exception as error:  # whatever a damaged or an old model makes TensorFlow raise
         problem = f"expected a SavedModel that this TensorFlow loads ({one_line(error)})"
+        if "add_slot" in problem:
+            problem += "; Keras 2 has to save it with include_optimizer=False"
         raise Unavailable(argument, folder, problem) from error
     form = "one input of images [B, H, W, C]"
     chosen = _choose("signature", signature, signatures, _takes_images, form, _of_signature)
@@ -218,8 +220,8 @@ def _keras(path: Path, argument: str) -> Classifier:
     (size, *shape), (_, classes) = inputs[0].shape, outputs[0].shape
 
     def function(images: tf.Tensor) -> tf.Tensor:
-        named = isinstance(model.input_shape, dict)
-        asked = {name: images for name in model.input_shape} if named else images
+        form = getattr(model, "input", None)  # an uncalled Sequential has none
+        asked = {name: images for name in form} if isinstance(form, dict) else images
         (scores,) = keras.tree.flatten(model(asked, training=False))
         return scores
 
