@@ -14,7 +14,7 @@ from typing import Annotated
 import pandas as pd
 
 from pipelines import app, flags
-from pipelines.shared_flags import Dataset, Outputs, Tests, some
+from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
 from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
@@ -54,11 +54,13 @@ def main(values: flags.Values) -> None:
         asked = comparison.find(values.baseline, outputs.output_dir, "baseline")
         if asked not in paths:
             raise InvalidArgument("baseline", values.baseline, f"one of {', '.join(runs)}")
-    models = [classifiers.load(path, argument="RUN") for path in paths]
+    models = [
+        classifiers.load(path, same_classes=values.same_classes, argument="RUN") for path in paths
+    ]
     dataset = app.load_data(values, models[0])
     conditions = (
         *standard_tests(kinds, values.channel_blur),
-        *tests.other_images(dataset, values.data_dir, values.test_examples),
+        *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
     if len(conditions) == 1:
         raise InvalidArgument("eval", "", "at least one test")
@@ -116,7 +118,7 @@ def _by_test(table: pd.DataFrame, columns: str) -> str:
 def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     groups = {
-        "What is compared": some(Baseline),
+        "What is compared": [*some(Baseline), *some(Model, ["same_classes"])],
         "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
         "Tests": [*some(Tests, eval=("all",)), *some(Run, ["channel_blur", "seed"])],
         "Outputs": some(Outputs),

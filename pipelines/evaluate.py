@@ -24,7 +24,7 @@ def main(values: flags.Values) -> None:
     dataset = app.load_data(values, classifier)
     conditions = (
         *standard_tests(kinds, values.channel_blur),
-        *tests.other_images(dataset, values.data_dir, values.test_examples),
+        *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
     with app.local(settings.make(Outputs, values.given)) as folders:
         folder, table = robustness.write(

@@ -11,7 +11,7 @@ from typing import Annotated
 import pandas as pd
 
 from pipelines import app, flags
-from pipelines.shared_flags import Dataset, DryRun, ModelOutputs, Tests, some
+from pipelines.shared_flags import Dataset, DryRun, Model, ModelOutputs, Tests, some
 from robust_tf import machine, results, runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
@@ -80,7 +80,7 @@ def _groups() -> flags.Groups:
         "Perturbation": [run[name][0] for name in _PERTURBATION],
         "Data": [*some(Dataset, dataset="mnist"), *some(Sources)],
         "Recipe": [run[name][0] for name in _RECIPE],
-        "Tests": some(Tests),
+        "Tests": [*some(Tests), *some(Model, ["same_classes"])],
         "Outputs": [*some(ModelOutputs), *some(Extras, ["tensorboard"]), *some(DryRun)],
     }
 
@@ -104,7 +104,7 @@ def main(values: flags.Values) -> None:
     several = [runs.resolve(dataset, **given | {"seed": seed}) for seed in seeds]
     conditions = (
         *standard_tests(kinds, several[0].channel_blur),
-        *tests.other_images(dataset, values.data_dir, values.test_examples),
+        *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
     if values.dry_run:
         _print_configuration(several, conditions, tests.trials)

@@ -68,16 +68,23 @@ class Model:
         ),
     ] = None
     input_range: Annotated[
-        tuple[float, float],
+        tuple[float, float] | None,
         Setting(
             "The values that black and white have in the model's input.",
             list,
             "two numbers, the lower first, such as 0,255",
             _is_range,
             parse=_low_high,
-            default="0,1",
+            default="0,1, or 0,255 where it takes integers",
         ),
-    ] = (0.0, 1.0)
+    ] = None
+    same_classes: Annotated[
+        bool,
+        switch(
+            "The classes of the model, of the dataset and of other test images are the same in "
+            "the same order, whatever their names."
+        ),
+    ] = False
 
     def load(self, argument: str = "model") -> classifiers.Classifier:
         """Loads it.
@@ -93,6 +100,7 @@ class Model:
             signature=self.signature,
             output=self.output,
             input_range=self.input_range,
+            same_classes=self.same_classes,
             argument=argument,
         )
 
@@ -141,7 +149,11 @@ class Tests:
         return any(map(_is_other, self.eval))
 
     def other_images(
-        self, like: data.Data, data_dir: str | None, test_examples: int | None
+        self,
+        like: data.Data,
+        data_dir: str | None,
+        test_examples: int | None,
+        same_classes: bool = False,
     ) -> tuple[Recorded, ...]:
         """The tests besides kinds of perturbation.
 
@@ -149,6 +161,7 @@ class Tests:
             like: the dataset that the tested models are for.
             data_dir: TFDS's directory; None for its default.
             test_examples: how many images of each are used; None for all.
+            same_classes: their classes are those of `like`, whatever their names.
 
         Raises:
             InvalidArgument: if a dataset is unknown or of another form.
@@ -166,7 +179,13 @@ class Tests:
             return tuple(
                 Recorded(
                     *kind_and_severity(name),
-                    data.load_test(name, like, data_dir=data_dir, test_examples=test_examples),
+                    data.load_test(
+                        name,
+                        like,
+                        data_dir=data_dir,
+                        test_examples=test_examples,
+                        same_classes=same_classes,
+                    ),
                 )
                 for name in dict.fromkeys(found)
             )

@@ -3,6 +3,7 @@
 Nothing here perturbs or shuffles.
 """
 
+from robust_tf.data import classes
 from robust_tf.data.recorded import load_test, prepared_corruptions
 from robust_tf.data.sample import Sample
 from robust_tf.data.sources import DIGESTS, SOURCES, Auto, Source, load
@@ -18,6 +19,7 @@ __all__ = [
     "Source",
     "Split",
     "Tfds",
+    "classes",
     "load",
     "load_test",
     "prepared_corruptions",

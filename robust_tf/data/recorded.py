@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from robust_tf.data.classes import check_labels, numbered, places
 from robust_tf.data.splits import Data, Split
 from robust_tf.data.tfds import name_of_test_split, open_builder, prepare, read_split
 from robust_tf.errors import InvalidArgument, Unavailable
@@ -15,6 +17,7 @@ def load_test(
     *,
     data_dir: str | None = None,
     test_examples: int | None = None,
+    same_classes: bool = False,
 ) -> Split:
     """Loads the test images of another dataset, to test models of `like` with.
 
@@ -23,13 +26,16 @@ def load_test(
         like: the dataset that the models were trained for.
         data_dir: as in `load`.
         test_examples: use at most this many, the first; by default all.
+        same_classes: its classes are those of `like` in the same order, whatever their names.
 
     Returns:
-        The test split, with the divisor of that of `like`.
+        The test split, with the divisor of that of `like` and the labels that its classes have
+        there: classes in another order are matched by name, with a warning. Where TFDS has no
+        names for them, as for cifar10_corrupted, they are taken in order.
 
     Raises:
         InvalidArgument: if the name is unknown, or the images have another shape than those
-            of `like`, or the number of classes differs.
+            of `like`, or it has other classes, or a label is no class.
         Unavailable: if it is neither prepared nor can be downloaded.
     """
     try:
@@ -45,7 +51,14 @@ def load_test(
     test = name_of_test_split(builder)
     if test is None:
         raise InvalidArgument("eval", name, "a TFDS dataset with a split test")
-    split = dataclasses.replace(read_split(builder, test, data_dir), divisor=like.test.divisor)
+    split = read_split(builder, test, data_dir)
+    check_labels(split.labels.numpy(), label.num_classes, argument="eval", value=name)
+    if not (same_classes or numbered(label.names)):
+        named = {"argument": "eval", "value": name, "other": f"the dataset {like.name}"}
+        order = places(like.label_names, label.names, **named)
+        if order is not None:
+            split = Split.of_arrays(split.images.numpy(), np.take(order, split.labels.numpy()))
+    split = dataclasses.replace(split, divisor=like.test.divisor)
     return split if test_examples is None else split.first(test_examples)
 
 

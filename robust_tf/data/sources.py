@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 
+from robust_tf.data.classes import check_labels
 from robust_tf.data.sample import Sample
 from robust_tf.data.splits import Data, Split
 from robust_tf.data.tfds import DataDir, Tfds, open_builder, prepare
@@ -80,8 +81,8 @@ def load(
         The dataset.
 
     Raises:
-        InvalidArgument: if the name is unknown, the dataset has another form, or it has
-            fewer examples than asked for.
+        InvalidArgument: if the name is unknown, the dataset has another form or a label that is
+            no class, or it has fewer examples than asked for.
         Unavailable: if the data are corrupt, or neither prepared nor within reach.
     """
     source = _source(data_source, data_dir) if isinstance(data_source, str) else data_source
@@ -89,6 +90,9 @@ def load(
         if value is not None and value < 1:
             raise InvalidArgument(argument, value, "a whole number from 1 on")
     data = source.load(name)
+    for part, split in (("training", data.train), ("test", data.test)):
+        where = f"{name} ({part} images)"
+        check_labels(split.labels.numpy(), len(data.label_names), argument="dataset", value=where)
     train, test = (dataclasses.replace(split, divisor=divisor) for split in (data.train, data.test))
     if train_examples is None and most_train_examples is not None:
         train = train.first(most_train_examples)

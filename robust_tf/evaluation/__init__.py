@@ -9,16 +9,19 @@ from robust_tf.evaluation.conditions import (
     condition_label,
 )
 from robust_tf.evaluation.evaluator import (
+    NO_ANSWER,
     Evaluator,
     batch_size,
     by_condition,
     evaluate,
     number_of_trials,
+    predicted,
 )
 
 __all__ = [
     "Condition",
     "Evaluator",
+    "NO_ANSWER",
     "Natural",
     "Recorded",
     "batch_size",
@@ -29,4 +32,5 @@ __all__ = [
     "examples",
     "measures",
     "number_of_trials",
+    "predicted",
 ]

@@ -8,6 +8,7 @@ and for all models of one architecture.
 import functools
 import json
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
@@ -21,6 +22,23 @@ from robust_tf import models
 from robust_tf.data import Split
 from robust_tf.evaluation.conditions import Condition, trial_seed
 from robust_tf.perturbations import example_seeds
+
+# The predicted class of an image whose scores are not all finite: it has no answer, which is wrong.
+NO_ANSWER = -1
+
+
+def predicted(scores: tf.Tensor) -> tf.Tensor:
+    """The classes that scores are for; callable in a graph.
+
+    Args:
+        scores: floats, shape [B, classes].
+
+    Returns:
+        int64 tensor of shape [B]: the class of the highest score, `NO_ANSWER` where a score of
+        the image is NaN or infinite.
+    """
+    answered = tf.reduce_all(tf.math.is_finite(scores), axis=-1)
+    return tf.where(answered, tf.argmax(scores, axis=-1), tf.constant(NO_ANSWER, tf.int64))
 
 
 def batch_size(image_shape: tuple[int, int, int]) -> int:
@@ -44,6 +62,7 @@ class Evaluator:
         self._model = model
         self._split = split
         self._seed = seed
+        self._unanswered: dict[Condition, tuple[int, int]] = {}
         # By what a trace is for; those of other models of the architecture, too.
         architecture = _architecture(model)
         self._traced = {} if architecture is None else _shared_traces(architecture)
@@ -77,7 +96,7 @@ class Evaluator:
         """The predicted classes in one pass; arguments as in `accuracy`.
 
         Returns:
-            int64 array of shape [N].
+            int64 array of shape [N]; see `predicted`.
         """
         _, labels, _ = self._pass(condition, trial)
         return labels.numpy()
@@ -91,6 +110,23 @@ class Evaluator:
         _, _, scores = self._pass(condition, trial)
         return scores.numpy()
 
+    def unanswered(self) -> int:
+        """How many images had a score that is not finite, in all passes so far."""
+        return sum(count for count, _ in self._unanswered.values())
+
+    def warn_of_unanswered(self, name: str = "the model") -> None:
+        """Says in one line how many images had no answer, if any; `name` is the model's."""
+        if not self.unanswered():
+            return
+        worst = max(self._unanswered, key=lambda one: np.divide(*self._unanswered[one]))
+        count, tested = self._unanswered[worst]
+        total = sum(tested for _, tested in self._unanswered.values())
+        warnings.warn(
+            f"{name}: scores of {self.unanswered():,} of {total:,} images are not finite, "
+            f"most with {worst} ({count:,} of {tested:,}); these images count as wrong",
+            stacklevel=2,
+        )
+
     def _pass(self, condition: Condition, trial: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Which predictions are correct [N], the predictions [N], and the scores [N, classes]."""
         condition.check(self._split.image_shape)
@@ -100,7 +136,12 @@ class Evaluator:
         variables = self._model.weights if isinstance(self._model, keras.Model) else []
         weights = [tf.convert_to_tensor(variable) for variable in variables]
         seed = tf.constant(trial_seed(self._seed, trial))
-        return self._traced[trace](weights, condition, condition.split(self._split), seed)
+        split = condition.split(self._split)
+        right, classes, scores = self._traced[trace](weights, condition, split, seed)
+        unanswered = np.count_nonzero(classes.numpy() == NO_ANSWER)
+        before, tested = self._unanswered.get(condition, (0, 0))
+        self._unanswered[condition] = (before + unanswered, tested + len(split))
+        return right, classes, scores
 
 
 @functools.lru_cache(maxsize=32)
@@ -179,8 +220,8 @@ def _one_pass(model: keras.Model | Callable) -> Callable:
         done = tf.TensorArray(tf.float32, batches, element_shape=[None, None], infer_shape=False)
         _, done = tf.while_loop(lambda batch, _: batch < batches, step, (0, done))
         all_scores = done.concat()
-        predicted = tf.argmax(all_scores, axis=-1)
-        return predicted == split.labels, predicted, all_scores
+        classes = predicted(all_scores)
+        return (classes == split.labels) & (classes != NO_ANSWER), classes, all_scores
 
     return one_pass
 
@@ -271,3 +312,4 @@ def by_condition(
                 bar.update()
             if rows:
                 yield rows
+    evaluator.warn_of_unanswered(label or "the model")

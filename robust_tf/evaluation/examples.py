@@ -86,7 +86,8 @@ def _table(
     chosen: np.ndarray,
     predicted: Mapping[str, np.ndarray],
 ) -> pd.DataFrame:
-    names, labels = np.array(data.label_names), data.test.labels.numpy()
+    # `NO_ANSWER` is -1: the last one.
+    names, labels = np.array([*data.label_names, "no answer"]), data.test.labels.numpy()
     rows = []
     for column, condition in enumerate(conditions):
         for example, image in zip(chosen, condition.images(data.test, chosen, seed)):

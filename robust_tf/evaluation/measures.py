@@ -64,6 +64,11 @@ def interval(
     return np.maximum(0, (centre - reach) / scale), np.minimum(1, (centre + reach) / scale)
 
 
+def answered(scores: np.ndarray) -> np.ndarray:
+    """Which images have an answer: those whose scores [N, K] are all finite; bool [N]."""
+    return np.isfinite(scores).all(axis=1)
+
+
 def probabilities(scores: np.ndarray) -> np.ndarray:
     """Probabilities of scores: as they are, if they are some; else by softmax of logits.
 
@@ -71,8 +76,14 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
         scores: floats, shape [N, K].
 
     Returns:
-        float64 array [N, K], rows of sum 1.
+        float64 array [N, K], rows of sum 1; of zeros where a score is not finite.
     """
+    has_answer = answered(scores)
+    if not has_answer.all():
+        found = np.zeros(scores.shape)
+        if has_answer.any():
+            found[has_answer] = probabilities(scores[has_answer])
+        return found
     scores = scores.astype(np.float64)
     # bfloat16 is off by up to 0.004 in a sum of 10.
     if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2):
@@ -88,15 +99,17 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     share of images in it.
 
     Args:
-        probabilities: floats in [0, 1], shape [N, K].
+        probabilities: floats in [0, 1], shape [N, K]; rows that are zero or not finite are images
+            without an answer, which are wrong with confidence 0.
         labels: true classes, integers, shape [N].
         bins: number of bins (0, 1/bins], …, (1 - 1/bins, 1].
 
     Returns:
         A number in [0, 1]; 0 is best.
     """
+    probabilities = _finite(probabilities)
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    right = (probabilities.argmax(axis=1) == labels) & (confidence > 0)
     place = np.ceil(confidence * bins).clip(1, bins).astype(int) - 1
     gap = np.bincount(place, confidence - right, minlength=bins)  # count · (confidence - accuracy)
     return float(np.abs(gap).sum() / len(labels))
@@ -108,11 +121,16 @@ def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
     Arguments as in `calibration_error`.
 
     Returns:
-        A number in [0, 2]; 0 is best.
+        A number in [0, 2]; 0 is best, and an image without an answer adds 1.
     """
-    errors = probabilities.astype(np.float64)
+    errors = _finite(probabilities).astype(np.float64)
     errors[np.arange(len(labels)), labels] -= 1
     return float((errors**2).sum(axis=1).mean())
+
+
+def _finite(probabilities: np.ndarray) -> np.ndarray:
+    """The same with rows of zeros in place of those that are not finite."""
+    return np.where(answered(probabilities)[:, np.newaxis], probabilities, 0)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:

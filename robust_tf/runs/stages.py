@@ -5,12 +5,15 @@ This is the one place that knows their order and the files of a run's folder.
 
 import contextlib
 import functools
+import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -26,6 +29,8 @@ from robust_tf.runs.declaration import RUN_COLUMNS, Run
 from robust_tf.training import Backup, Training, Transfer, devices
 
 _BACKUP = "backup"
+# A loss of so many times that of a guess is of no use, whatever the accuracy.
+_WORST_LOSS = 100.0
 
 
 def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
@@ -80,7 +85,7 @@ def train(
 
     Raises:
         InvalidArgument: if the data are not those that the run was resolved for.
-        Unavailable: if a directory cannot be written.
+        Unavailable: if a directory cannot be written, or the training diverges.
     """
     if data.train_digest != run.train_digest:
         expected = f"the data that the run was resolved for, {run.train_digest}"
@@ -133,6 +138,10 @@ def _fit_and_export(
     if run.distribute != "none":
         build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
         model = devices.on_one_device(model, build)
+    # As it will be reloaded, so that its tests share what is traced here.
+    evaluator = Evaluator(models.plain(model), data.test, run.seed)
+    natural_accuracy = evaluator.accuracy(Natural())
+    _check_training(run, data, evaluator.unanswered(), natural_accuracy, history)
     with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
         saved_model = saved_models.export(
             model,
@@ -141,13 +150,11 @@ def _fit_and_export(
             training=run.columns(),
             example=data.test.images[0].numpy(),
         )
-    # As it will be reloaded, so that its tests share what is traced here.
-    evaluator = Evaluator(models.plain(model), data.test, run.seed)
     seconds = history["seconds"].sum()
     row = {
         **run.columns(),
         "train_accuracy": history["accuracy"].iloc[-1],
-        "natural_accuracy": evaluator.accuracy(Natural()),
+        "natural_accuracy": natural_accuracy,
         "seconds": seconds,
         "images_per_second": run.recipe.epochs * started.examples / seconds,
         "threads": machine.threads(),
@@ -159,6 +166,32 @@ def _fit_and_export(
         "robust_tf_version": robust_tf.__version__,
     }
     return row, history
+
+
+def _check_training(
+    run: Run, data: Data, unanswered: int, natural_accuracy: float, history: pd.DataFrame
+) -> None:
+    """Warns of a training that has led nowhere; raises `Unavailable` if it answers nothing."""
+    examples = len(data.test)
+    if unanswered == examples:
+        problem = "no score of the trained model is finite; a lower learning rate may help"
+        raise Unavailable("learning_rate", run.recipe.optimizer.learning_rate, problem)
+    name, classes = run.label, np.bincount(data.test.labels.numpy())
+    if unanswered:
+        text = f"scores of {unanswered:,} of {examples:,} natural test images are not finite"
+        warnings.warn(f"{name}: {text}; these images count as wrong", stacklevel=3)
+    most, loss = classes.max() / examples, history["loss"].iloc[-1]
+    if loss > _WORST_LOSS * math.log(max(2, len(data.label_names))):
+        text = f"ended with a loss of {loss:.3g}, and {natural_accuracy:.2%}"
+    elif natural_accuracy <= most < 1:
+        text = f"ended at chance level: {natural_accuracy:.2%}"
+    else:
+        return
+    warnings.warn(
+        f"{name}: the training {text} of the natural test images are right (the most frequent "
+        f"class alone: {most:.2%}); a lower learning rate or more epochs may help",
+        stacklevel=3,
+    )
 
 
 def _fit(

@@ -18,6 +18,7 @@ from robust_tf.saved_models.exports import (
     metadata,
     versions,
 )
+from robust_tf.saved_models.matching import matched
 
 __all__ = [
     "Classifier",
@@ -31,6 +32,7 @@ __all__ = [
     "fingerprint",
     "full_name",
     "load",
+    "matched",
     "metadata",
     "versions",
 ]

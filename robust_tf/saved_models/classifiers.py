@@ -3,10 +3,11 @@
 This package's own reload as Keras models by `saved_models.load`.
 """
 
+import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from robust_tf.saved_models import exports
 
 # What a signature and an output are called where there are several.
 _PREFERRED = ("serving_default", "probabilities")
+# How much of what a model has is shown where nothing fits.
+_CHARACTERS = 300
+
+Function = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +39,14 @@ class Classifier:
         input: likewise the name of its input.
         output: likewise the name of the output that has the scores.
         image_shape: (H, W, C); None where it takes any.
-        classes: number of classes; None where it does not say.
-        function: from images in `input_range` to scores.
+        classes: number of scores; None where it does not say.
+        function: from what `inputs` returns to scores.
         input_range: the values that black and white have in its input.
         metadata: as of `saved_models.metadata`; empty for a third-party model.
+        dtype: of its input.
+        logit: whether a single score is a logit, not a probability; None where it does not say.
+        same_classes: whether its classes are those of any dataset, whatever their names.
+        order: where `matched` has put scores in another order, the places they come from.
     """
 
     path: Path
@@ -48,9 +57,13 @@ class Classifier:
     output: str | None
     image_shape: tuple[int | None, ...]
     classes: int | None
-    function: Callable[[tf.Tensor], tf.Tensor]
+    function: Function
     input_range: tuple[float, float]
     metadata: dict[str, Any]
+    dtype: tf.DType = tf.float32
+    logit: bool | None = None
+    same_classes: bool = False
+    order: tuple[int, ...] | None = None
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """The scores of a batch; callable in a graph."""
@@ -59,15 +72,26 @@ class Classifier:
     @property
     def identity(self) -> tuple:
         """Tells what it computes from what all others do."""
-        return (self.fingerprint, self.signature, self.output, self.input_range)
+        own = (self.fingerprint, self.signature, self.output, self.input_range)
+        return own if self.order is None else (*own, self.order)
 
     def inputs(self, images: tf.Tensor) -> tf.Tensor:
-        """What the model takes for a batch; callable in a graph."""
+        """What the model takes for a batch, rounded for integers; callable in a graph."""
         low, high = self.input_range
-        return images if (low, high) == (0, 1) else low + (high - low) * images
+        values = images if (low, high) == (0, 1) else low + (high - low) * images
+        return tf.cast(tf.round(values), self.dtype) if self.dtype.is_integer else values
+
+    def takes(self, input_range: tuple[float, float]) -> bool:
+        """Whether the type of its input has such values."""
+        low, high = input_range
+        return not self.dtype.is_integer or self.dtype.min <= low < high <= self.dtype.max
 
     def check(self, data: Data) -> None:
-        """Raises `InvalidArgument` if the model does not fit a dataset."""
+        """Raises `InvalidArgument` if the model has another form than a dataset.
+
+        That is, images of another shape or another number of classes; one score will do for two
+        classes. `matched` compares their names, too.
+        """
         for own, of_data in zip(self.image_shape, data.image_shape):
             if own not in (None, of_data):
                 expected = f"a dataset of images of shape {self.image_shape}"
@@ -75,8 +99,8 @@ class Classifier:
         # Some models do not say how many scores they return.
         scores = None if self.classes else self(data.test.images_at(tf.range(1)))
         classes = self.classes if scores is None else int(scores.shape[-1])
-        if classes != len(data.label_names):
-            expected = f"a dataset of {classes} classes"
+        if classes != len(data.label_names) and (classes, len(data.label_names)) != (1, 2):
+            expected = f"a dataset of {'1 or 2' if classes == 1 else classes} classes"
             raise InvalidArgument("dataset", f"{data.name} ({len(data.label_names)})", expected)
 
 
@@ -85,50 +109,87 @@ def load(
     *,
     signature: str | None = None,
     output: str | None = None,
-    input_range: tuple[float, float] = (0.0, 1.0),
+    input_range: tuple[float, float] | None = None,
+    same_classes: bool = False,
     argument: str = "model",
 ) -> Classifier:
     """Loads a SavedModel or a `.keras` file.
 
+    A model whose batch size is fixed is called with batches of that size; the last one is filled
+    up with black images.
+
     Args:
         path: a SavedModel's directory, with or without its version, or a `.keras` file.
-        signature: the SavedModel's signature to call, with one floating-point input of
-            images; by default `serving_default`, or else the only one of that form.
+        signature: the SavedModel's signature to call, with one input of images; by default
+            `serving_default`, or else the only one of that form, with a floating-point input if
+            there is one.
         output: its output that has the scores, probabilities or logits; by default
             `probabilities`, or else the only floating-point one of shape [B, classes].
-        input_range: the values that black and white have in its input.
+        input_range: the values that black and white have in its input; by default (0, 1), of
+            integers (0, 255), of int8 (-128, 127).
+        same_classes: its classes are those of the dataset in the same order, whatever their
+            names; see `matched`.
         argument: what errors call `path`.
 
     Returns:
         The classifier.
 
     Raises:
-        InvalidArgument: if a signature or output has to be named, or is not there.
+        InvalidArgument: if a signature or output has to be named, or is not there, or the
+            input cannot have the values.
         Unavailable: if there is no such model.
     """
     path = Path(path)
-    low, high = input_range
-    if not (low < high and math.isfinite(high - low)):
-        expected = "two numbers, the lower first, such as 0,255"
-        raise InvalidArgument("input_range", list(input_range), expected)
+    if input_range is not None:
+        low, high = input_range
+        if not (low < high and math.isfinite(high - low)):
+            expected = "two numbers, the lower first, such as 0,255"
+            raise InvalidArgument("input_range", list(input_range), expected)
     if path.suffix == ".keras":
         if signature or output:
             raise InvalidArgument("signature", signature or output, "no value with a .keras file")
-        return _keras(path, input_range, argument)
-    folder = exports.find(argument, path)
+        found = _keras(path, argument)
+    else:
+        found = _saved_model(exports.find(argument, path), signature, output, argument)
+    found = dataclasses.replace(found, same_classes=same_classes)
+    if input_range is None:
+        return dataclasses.replace(found, input_range=_usual_range(found.dtype))
+    if not found.takes(input_range):
+        ends = f"{found.dtype.min} to {found.dtype.max}"
+        expected = f"values of the model's input, {found.dtype.name} from {ends}"
+        raise InvalidArgument("input_range", list(input_range), expected)
+    return dataclasses.replace(found, input_range=input_range)
+
+
+def _usual_range(dtype: tf.DType) -> tuple[float, float]:
+    if dtype == tf.int8:
+        return (-128.0, 127.0)
+    return (0.0, 255.0) if dtype.is_integer else (0.0, 1.0)
+
+
+def _saved_model(
+    folder: Path, signature: str | None, output: str | None, argument: str
+) -> Classifier:
     try:
         loaded = tf.saved_model.load(os.fspath(folder))
-    except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
-        raise Unavailable(argument, path, f"expected a SavedModel ({one_line(error)})") from error
-    signatures = loaded.signatures
-    chosen = _choose("signature", signature, signatures, _takes_images, "one float image input")
+        signatures = loaded.signatures
+    except Exception as error:  # whatever a damaged or an old model makes TensorFlow raise
+        problem = f"expected a SavedModel that this TensorFlow loads ({one_line(error)})"
+        if "add_slot" in problem:
+            problem += "; Keras 2 has to save it with include_optimizer=False"
+        raise Unavailable(argument, folder, problem) from error
+    form = "one input of images [B, H, W, C]"
+    chosen = _choose("signature", signature, signatures, _takes_images, form, _of_signature)
     outputs = signatures[chosen].structured_outputs
-    scores = _choose("output", output, outputs, _has_scores, "float scores of shape [B, classes]")
+    form = "float scores of shape [B, classes]"
+    scores = _choose("output", output, outputs, _has_scores, form, _of_spec)
     ((name, spec),) = signatures[chosen].structured_input_signature[1].items()
 
     def function(images: tf.Tensor) -> tf.Tensor:
         # By way of `loaded`, which owns the variables.
         return loaded.signatures[chosen](**{name: tf.cast(images, spec.dtype)})[scores]
+
+    size = _dimensions(spec, 4)[0]
 
     return Classifier(
         path=folder,
@@ -139,22 +200,33 @@ def load(
         output=scores,
         image_shape=_dimensions(spec, 4)[1:],
         classes=_dimensions(outputs[scores], 2)[1],
-        function=function,
-        input_range=input_range,
+        function=_in_batches(function, size, outputs[scores].dtype) if size else function,
+        input_range=(0.0, 1.0),
         metadata=exports.metadata(folder),
+        dtype=spec.dtype,
     )
 
 
-def _keras(path: Path, input_range: tuple[float, float], argument: str) -> Classifier:
+def _keras(path: Path, argument: str) -> Classifier:
     try:
         model = keras.saving.load_model(path, compile=False)
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except Exception as error:  # whatever a damaged file makes Keras raise
         raise Unavailable(argument, path, f"expected a .keras file ({one_line(error)})") from error
-    shape: Any = getattr(model, "input_shape", None)
-    scores: Any = getattr(model, "output_shape", None)
-    if [isinstance(form, tuple) and len(form) for form in (shape, scores)] != [4, 2]:
+    inputs, outputs = (getattr(model, side, None) or [] for side in ("inputs", "outputs"))
+    if [len(one.shape) for one in inputs] != [4] or [len(one.shape) for one in outputs] != [2]:
         expected = "a model from images [B, H, W, C] to scores [B, classes]"
-        raise Unavailable(argument, path, f"expected {expected}, not from {shape} to {scores}")
+        found = " to ".join(_all(map(_of_tensor, side)) for side in (inputs, outputs))
+        raise Unavailable(argument, path, f"expected {expected}, not from {found}")
+    (size, *shape), (_, classes) = inputs[0].shape, outputs[0].shape
+
+    def function(images: tf.Tensor) -> tf.Tensor:
+        form = getattr(model, "input", None)  # an uncalled Sequential has none
+        asked = {name: images for name in form} if isinstance(form, dict) else images
+        (scores,) = keras.tree.flatten(model(asked, training=False))
+        return scores
+
+    activation = getattr(model.layers[-1], "activation", None)
+    known = {keras.activations.sigmoid: False, keras.activations.linear: True}
     return Classifier(
         path=path,
         name=path.name,
@@ -162,36 +234,79 @@ def _keras(path: Path, input_range: tuple[float, float], argument: str) -> Class
         signature=None,
         input=None,
         output=None,
-        image_shape=shape[1:],
-        classes=scores[1],
-        function=lambda images: model(images, training=False),
-        input_range=input_range,
+        image_shape=tuple(shape),
+        classes=classes,
+        function=_in_batches(function, size, tf.as_dtype(outputs[0].dtype)) if size else function,
+        input_range=(0.0, 1.0),
         metadata={},
+        dtype=tf.as_dtype(inputs[0].dtype),
+        logit=known.get(activation),
     )
+
+
+def _in_batches(function: Function, size: int, dtype: tf.DType) -> Function:
+    """A function of batches of one size as one of any number of images."""
+
+    def of_any(images: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(images)[0]
+        filled = tf.pad(images, [[0, -count % size], [0, 0], [0, 0], [0, 0]])
+        batches = tf.reshape(filled, tf.concat([[-1, size], tf.shape(images)[1:]], axis=0))
+        batches = tf.ensure_shape(batches, [None, size, *images.shape[1:]])
+        scores = tf.map_fn(function, batches, fn_output_signature=dtype)
+        return tf.reshape(scores, [-1, scores.shape[-1] or tf.shape(scores)[-1]])[:count]
+
+    return of_any
 
 
 def _choose(
     argument: str,
     asked: str | None,
     candidates: Mapping[str, Any],
-    fits: Callable[[Any], bool],
+    fits: Callable[[Any], int],
     form: str,
+    described: Callable[[str, Any], str],
 ) -> str:
-    """The asked candidate, or the one that fits; a preferred name comes first."""
-    fitting = [name for name in candidates if fits(candidates[name])]
+    """The asked candidate, or the one that fits best; a preferred name comes first."""
+    ranks = {name: fits(candidates[name]) for name in candidates}
+    fitting = [name for name, rank in ranks.items() if rank]
     if asked is None:
-        preferred = [name for name in fitting if name in _PREFERRED] or fitting
+        best = [name for name in fitting if ranks[name] == max(ranks.values())]
+        preferred = [name for name in best if name in _PREFERRED] or best
         if len(preferred) == 1:
             return preferred[0]
     elif asked in fitting:
         return asked
     allowed = f"one of {', '.join(sorted(fitting))}" if fitting else "a model that has one"
-    raise InvalidArgument(argument, asked, f"{allowed} ({argument} with {form})")
+    found = _all(described(name, candidates[name]) for name in sorted(candidates))
+    raise InvalidArgument(argument, asked, f"{allowed} ({argument} with {form}), found {found}")
 
 
-def _takes_images(function: Any) -> bool:
+def _takes_images(function: Any) -> int:
+    """2 for an input of floating-point images, 1 for integers, else 0."""
     inputs = list(function.structured_input_signature[1].values())
-    return len(inputs) == 1 and inputs[0].dtype.is_floating and inputs[0].shape.rank in (None, 4)
+    if len(inputs) != 1 or inputs[0].shape.rank not in (None, 4):
+        return 0
+    return 2 if inputs[0].dtype.is_floating else int(inputs[0].dtype.is_integer)
+
+
+def _of_signature(name: str, function: Any) -> str:
+    inputs = function.structured_input_signature[1]
+    return f"{name}({', '.join(_of_spec(*one) for one in inputs.items())})"
+
+
+def _of_spec(name: str, spec: Any) -> str:
+    sides = None if spec.shape.rank is None else [side or "?" for side in spec.shape]
+    shape = "of any shape" if sides is None else f"[{', '.join(map(str, sides))}]"
+    return f"{name}: {spec.dtype.name} {shape}"
+
+
+def _of_tensor(tensor: keras.KerasTensor) -> str:
+    return _of_spec(tensor.name, tf.TensorSpec(tensor.shape, tensor.dtype))
+
+
+def _all(found: Iterable[str]) -> str:
+    text = ", ".join(found) or "none"
+    return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"
 
 
 def _has_scores(output: Any) -> bool:

@@ -141,7 +141,8 @@ def find(argument: str, path: str | os.PathLike) -> Path:
         Unavailable: if there is none.
     """
     path = Path(path)
-    latest = path / str(max(versions(path), default=0))
+    numbered = (entry for entry in path.glob("*") if entry.name.isdecimal())
+    latest = max(numbered, key=lambda entry: int(entry.name), default=path)  # maybe 00000123
     for folder in (path, latest):
         if (folder / "saved_model.pb").is_file():
             return folder

@@ -25,7 +25,7 @@ from robust_tf.evaluation import (
 from robust_tf.files import digest, locked, prepare_directory, writing_to
 from robust_tf.results import figures
 from robust_tf.results.labels import model_names, training_of
-from robust_tf.saved_models import Classifier
+from robust_tf.saved_models import Classifier, matched
 from robust_tf.seeds import stream_seed
 
 _OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
@@ -40,6 +40,7 @@ TESTS_COLUMNS = [
     "std",
     "low",
     "high",
+    "unanswered",
     "calibration_error",
     "brier_score",
 ]
@@ -80,8 +81,9 @@ class Comparison:
     Attributes:
         tests: one row per model and test: accuracy (mean over the trials), std (population
             standard deviation over them), low and high (its 95 % interval for other draws and
-            other images, `measures.interval`), calibration_error and brier_score (means over
-            the trials).
+            other images, `measures.interval`), unanswered (share of the images whose scores are
+            not all finite, which are wrong), calibration_error and brier_score (means over the
+            trials).
         summary: one row per model: natural, mean, worst, at and drop as of `results.profile`;
             mce and relative_mce to the baseline; calibration error and Brier score of
             natural images, and their means over the perturbed tests.
@@ -168,16 +170,18 @@ def measure(
         for trial in range(number_of_trials(condition, trials)):
             scores = evaluators[name].scores(condition, trial)
             probabilities = measures.probabilities(scores)
-            correct = scores.argmax(axis=1) == labels
+            answered = measures.answered(scores)
+            correct = (scores.argmax(axis=1) == labels) & answered
             answers.append(correct)
             found.append(
                 (
                     correct.mean(),
+                    1 - answered.mean(),
                     measures.calibration_error(probabilities, labels),
                     measures.brier_score(probabilities, labels),
                 )
             )
-        accuracies, calibration, brier = np.transpose(found)
+        accuracies, unanswered, calibration, brier = np.transpose(found)
         right[name, condition] = answers[0]
         changed = [np.mean(one != other) for one, other in itertools.pairwise(answers)]
         low, high = measures.interval(
@@ -195,10 +199,13 @@ def measure(
                 "std": accuracies.std(),
                 "low": low,
                 "high": high,
+                "unanswered": unanswered.mean(),
                 "calibration_error": calibration.mean(),
                 "brier_score": brier.mean(),
             }
         )
+    for name, evaluator in evaluators.items():
+        evaluator.warn_of_unanswered(name)
     tests = pd.DataFrame(rows, columns=TESTS_COLUMNS)
     corruptions = _corruptions(tests, baseline)
     pairs = [
@@ -319,8 +326,7 @@ def write(
         Unavailable: if the folder cannot be written.
     """
     conditions = list(conditions)
-    for model in models:
-        model.check(data)
+    models = [matched(model, data) for model in models]
     names = model_names(models)
     if len(set(names)) < len(names):
         raise InvalidArgument("RUN", ", ".join(names), "different models")

@@ -27,13 +27,15 @@ from robust_tf.evaluation import (
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.results import figures
 from robust_tf.results.labels import training_of
-from robust_tf.saved_models import Classifier
+from robust_tf.saved_models import Classifier, matched
 from robust_tf.seeds import stream_seed
 
 CHANGES_COLUMNS = ["test_perturb", "test_level", "natural", "perturbed", "images", "share"]
 FLIPS_COLUMNS = ["test_perturb", "test_level", "example", "label", "natural", "perturbed", "flip"]
 # What another class can mean, in the order of the tables.
 FLIPS = ("right to wrong", "wrong to right", "wrong to wrong")
+# The class of an image whose scores are not all finite.
+_NO_ANSWER = "no answer"
 # Images that flip first, of each kind, which are shown.
 _SHOWN = 6
 
@@ -46,7 +48,7 @@ class Confusions:
         changes: one row per test and pair of classes: natural, the class of the natural image;
             perturbed, that of the perturbed one; images, how many go from one to the other,
             the mean over the trials; share, of the images that have the first class
-            (missing where none has).
+            (missing where none has). "no answer" is a class where scores are not finite.
         flips: one row per kind and image that it makes another class: the lowest of the tested
             levels that does, in trial 0. label, natural and perturbed are names of classes,
             natural the model's own before; flip is one of `FLIPS`. Of each kind those from
@@ -85,9 +87,10 @@ def measure(
     if trials < 1:
         raise InvalidArgument("trials", trials, "a whole number from 1 on")
     evaluator = Evaluator(model, data.test, seed)
-    natural = evaluator.predictions(Natural())
-    names, labels = np.array(data.label_names), data.test.labels.numpy()
+    # `evaluation.NO_ANSWER` is -1: the last class, which is left out where no image has it.
+    names, labels = np.array([*data.label_names, _NO_ANSWER]), data.test.labels.numpy()
     classes = len(names)
+    natural = evaluator.predictions(Natural()) % classes
     having = np.bincount(natural, minlength=classes)[:, np.newaxis]
     changes, flips, flipped = [], [], dict[str, np.ndarray]()
     in_order = sorted(conditions, key=lambda condition: condition.level)
@@ -95,7 +98,7 @@ def measure(
         counts = np.zeros((classes, classes))
         count = number_of_trials(condition, trials)
         for trial in range(count):
-            found = evaluator.predictions(condition, trial)
+            found = evaluator.predictions(condition, trial) % classes
             counts += np.bincount(natural * classes + found, minlength=classes**2).reshape(
                 classes, classes
             )
@@ -132,6 +135,10 @@ def measure(
                 }
             )
         )
+    evaluator.warn_of_unanswered(label or "the model")
+    if not evaluator.unanswered():
+        among_classes = np.pad(np.ones((classes - 1, classes - 1), bool), (0, 1)).ravel()
+        changes = [part[among_classes] for part in changes]
     return Confusions(
         _sorted(changes, CHANGES_COLUMNS, ["test_perturb"]),
         _sorted(flips, FLIPS_COLUMNS, ["test_perturb", "flip"]),
@@ -189,7 +196,9 @@ def changes_figure(
     moved = table.loc[table["natural"] != table["perturbed"], "share"]
     most = max(1.0, 100 * moved.max())
     kinds = list(dict.fromkeys(table["test_perturb"]))
-    names = list(label_names)
+    names = [*label_names]
+    if _NO_ANSWER in {*table["natural"]} - {*names}:
+        names.append(_NO_ANSWER)
     side = max(2.6, 0.28 * len(names) + 0.9)
     figure = figures.blank(side * len(kinds) + 0.8, side + 1.0)
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
@@ -271,7 +280,7 @@ def write(
         InvalidArgument: if the classifier or a condition does not fit the images.
         Unavailable: if the folder cannot be written.
     """
-    classifier.check(data)
+    classifier = matched(classifier, data)
     conditions = list(conditions)
     stream_seed(seed, "")  # checks it, before there is a folder
     of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)

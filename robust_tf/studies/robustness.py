@@ -15,7 +15,7 @@ from robust_tf.evaluation import Condition, evaluate
 from robust_tf.files import digest, file_name
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
-from robust_tf.saved_models import Classifier
+from robust_tf.saved_models import Classifier, matched
 
 
 def measure(
@@ -46,7 +46,7 @@ def measure(
     """
     if trials < 1:
         raise InvalidArgument("trials", trials, "a whole number from 1 on")
-    classifier.check(data)
+    classifier = matched(classifier, data)
     conditions = list(conditions)
     table = evaluate(
         classifier,
@@ -88,7 +88,7 @@ def write(
         InvalidArgument: as `measure`.
         Unavailable: if the folder cannot be written.
     """
-    classifier.check(data)
+    classifier = matched(classifier, data)
     conditions = list(conditions)
     columns = _columns(classifier, data, conditions, seed)
     folder = Path(output_dir) / columns["run"]

@@ -5,6 +5,7 @@ Goes beyond the paper, whose pixels are drawn at random positions.
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.results import figures
 from robust_tf.results.labels import model_names, training_of
-from robust_tf.saved_models import Classifier
+from robust_tf.saved_models import Classifier, matched
 
 # Values of a defective pixel that have a name.
 DEFECTS = {"hot": 1.0, "dead": 0.0}
@@ -69,7 +70,8 @@ class SensorMap:
     """What one defect does at each position.
 
     Attributes:
-        natural: predicted classes of the images as they are, int64 [N].
+        natural: predicted classes of the images as they are, int64 [N]; see
+            `evaluation.predicted`.
         predictions: likewise with the defect at each position, int64 [H, W, N].
         labels: true classes, int64 [N].
     """
@@ -88,11 +90,12 @@ class SensorMap:
             towards_share, the fraction of them that does.
         """
         height, width, _ = self.predictions.shape
+        names = [*label_names, "no answer"]  # `evaluation.NO_ANSWER` is -1: the last one
         rows = []
         for row, column in np.ndindex(height, width):
             found = self.predictions[row, column]
             flipped = found[found != self.natural]
-            counts = np.bincount(flipped, minlength=len(label_names))
+            counts = np.bincount(flipped % len(names), minlength=len(names))
             towards = int(counts.argmax())
             some = len(flipped) > 0
             rows.append(
@@ -101,7 +104,7 @@ class SensorMap:
                     "column": column,
                     "accuracy": np.mean(found == self.labels),
                     "flipped": len(flipped) / len(found),
-                    "towards": label_names[towards] if some else None,
+                    "towards": names[towards] if some else None,
                     "towards_share": counts[towards] / len(flipped) if some else np.nan,
                 }
             )
@@ -150,7 +153,7 @@ def measure(
     value = tf.constant(defect_value(defect), tf.float32)
     height, width, _ = split.image_shape
     predict = tf.function(
-        lambda index: tf.argmax(model(split.images_at(index)), axis=-1), autograph=False
+        lambda index: evaluation.predicted(model(split.images_at(index))), autograph=False
     )
     predict_all = _all_positions(model, split)
     natural = np.empty(len(split), np.int64)
@@ -179,7 +182,7 @@ def _all_positions(model: Callable, split: Split) -> Callable:
             defective = tf.one_hot(here, places, on_value=True, off_value=False, dtype=tf.bool)
             changed = tf.where(defective[:, tf.newaxis, :, tf.newaxis], value, images)
             scores = model(tf.reshape(changed, [-1, height, width, channels]))
-            return tf.reshape(tf.argmax(scores, axis=-1), [at_once, -1])
+            return tf.reshape(evaluation.predicted(scores), [at_once, -1])
 
         found = tf.map_fn(classes_at, tf.range(steps), fn_output_signature=tf.int64)
         # The last positions, where they do not fill a step, are beyond the sensor.
@@ -246,8 +249,7 @@ def write(
     """
     value = defect_value(defect)
     both = [model for model in (baseline, classifier) if model is not None]
-    for model in both:
-        model.check(data)
+    both = [matched(model, data) for model in both]
     if baseline is not None and baseline.path == classifier.path:
         raise InvalidArgument("baseline", baseline.path, "another model")
     of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
@@ -258,6 +260,13 @@ def write(
         for name, model in zip(model_names(both), both):
             label = f"mapping {name}" if progress else None
             found = measure(model, data.test, defect, label)
+            unanswered = int((found.predictions == evaluation.NO_ANSWER).sum())
+            if unanswered:
+                warnings.warn(
+                    f"{name}: scores of {unanswered:,} of {found.predictions.size:,} images with "
+                    "a defect are not finite; these images count as wrong",
+                    stacklevel=2,
+                )
             table = found.positions(data.label_names)
             table.insert(0, "model", name)
             tables.append(table)

@@ -1,14 +1,17 @@
 """Keras callbacks: the ramp of the perturbed fraction, times, backup and progress.
 
-A callback here adds to the epoch's logs or keeps what training has reached; none of
-them changes weights.
+A callback here adds to the epoch's logs, or ends a training that leads nowhere; none of them
+changes weights.
 """
 
 import math
 import time
 
 import keras
+import numpy as np
 import tqdm
+
+from robust_tf.errors import Unavailable
 
 
 class Throughput(keras.callbacks.Callback):
@@ -37,6 +40,49 @@ class Throughput(keras.callbacks.Callback):
         if logs is not None:
             logs["seconds"] = seconds
             logs["images_per_second"] = self.examples / seconds
+
+
+class Divergence(keras.callbacks.Callback):
+    """Ends a training whose loss or weights are no longer finite.
+
+    The mean loss of an epoch's batches is looked at after each of them; the weights, which the
+    last batch may have ruined, after the epoch. `keras.callbacks.TerminateOnNaN` stops too, but
+    leaves the model as if it were trained.
+
+    Args:
+        learning_rate: what the error names.
+
+    Raises:
+        Unavailable: when that is so. Callbacks behind this one do not get to see that epoch.
+    """
+
+    def __init__(self, learning_rate: float):
+        """See the class."""
+        super().__init__()
+        self._learning_rate = learning_rate
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Remembers which epoch it is."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Looks at the loss, where it is known."""
+        self._check("loss", (logs or {}).get("loss", 0.0))
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks at the loss and the weights."""
+        self._check("loss", (logs or {}).get("loss", 0.0))
+        for variable in self.model.trainable_variables:
+            self._check(variable.path, variable.value.numpy())
+
+    def _check(self, what: str, values: float | np.ndarray) -> None:
+        if not np.isfinite(values).all():
+            problem = (
+                f"the training diverges, {what} is not finite in epoch {self._epoch + 1}; nothing "
+                "is exported, and a lower learning rate may help"
+            )
+            raise Unavailable("learning_rate", self._learning_rate, problem)
 
 
 class Progress(keras.callbacks.Callback):

@@ -80,6 +80,10 @@ def fit(
         The history, one row per epoch: epoch (from 1), accuracy (a fraction, of the
         training images as they were presented), loss, perturbed_fraction, seconds,
         images_per_second.
+
+    Raises:
+        Unavailable: if the loss or a weight is not finite. The backup then has the state before
+            that epoch.
     """
     epochs, distribution = training.recipe.epochs, training.distribution
     with distribution.scope():
@@ -90,7 +94,11 @@ def fit(
             jit_compile=jit_compile,
         )
     earlier = backup.restore(training.model) if backup else pd.DataFrame()
-    callbacks = [*training.callbacks, callbacks_lib.Throughput(training.examples)]
+    callbacks = [
+        *training.callbacks,
+        callbacks_lib.Divergence(training.recipe.optimizer.learning_rate),
+        callbacks_lib.Throughput(training.examples),
+    ]
     if tensorboard_dir:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard_dir, write_graph=False))
     if backup:

@@ -1,0 +1,418 @@
+"""Saved models and datasets put together: classes by name, values of the input, forms of scores."""
+
+import dataclasses
+import json
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from robust_tf import data as data_lib
+from robust_tf import saved_models
+from robust_tf.data import Data, Split
+from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation import Natural
+from robust_tf.perturbations import Perturbation
+from robust_tf.saved_models import classifiers, matched
+from robust_tf.studies import comparison, robustness, sensor_map
+from tests.helpers import check_one_line
+
+FRUIT = ("apple", "banana", "cherry")
+SIDE = 6
+
+
+def rows_data(names=FRUIT, count=60, order=None, name="fruit") -> Data:
+    """Images of SIDE x SIDE; the class of `names[order[k]]` is bright in row k."""
+    row = np.arange(count) % len(names)
+    images = np.random.default_rng(0).integers(0, 60, (count, SIDE, SIDE, 1))
+    images[np.arange(count), row] += 150
+    labels = row if order is None else np.take(order, row)
+    split = Split.of_arrays(images.astype(np.uint8), labels)
+    return Data(name, "tfds", split, split, tuple(names))
+
+
+def rows_of(images: tf.Tensor, classes: int) -> tf.Tensor:
+    """Scores that are right on `rows_data` without an order: the mean of each of the first rows."""
+    return tf.reduce_mean(tf.cast(images, tf.float32), axis=(2, 3))[:, :classes]
+
+
+def spec(*, dtype=tf.float32, batch=None, side=SIDE) -> tf.TensorSpec:
+    return tf.TensorSpec([batch, side, side, 1], dtype, name="images")
+
+
+def save(folder, function, inputs, label_names=None):
+    """A SavedModel of a function, with the names of its classes if there are some."""
+    signature = tf.function(lambda images: {"scores": function(images)}, autograph=False)
+    signatures = {"serving_default": signature.get_concrete_function(inputs)}
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+    if label_names is not None:
+        (folder / "assets.extra").mkdir()
+        metadata = {"label_names": list(label_names), "training": {}}
+        (folder / "assets.extra" / "metadata.json").write_text(json.dumps(metadata))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fruit_model(tmp_path_factory):
+    """A model that is right on every image of `rows_data`, and names its classes."""
+    folder = tmp_path_factory.mktemp("models") / "fruit"
+    return save(folder, lambda images: rows_of(images, 3), spec(), FRUIT)
+
+
+def accuracy(classifier, data) -> float:
+    table = robustness.measure(classifier, data, [Natural()], trials=1, seed=0, progress=False)
+    return table["accuracy"].item()
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 0, 1), (1, 2, 0), (2, 1, 0)], ids=str)
+def test_classes_in_another_order_are_matched_by_name(fruit_model, order, tmp_path):
+    names = [FRUIT[order.index(place)] for place in range(3)]
+    data = rows_data(names, order=order)
+    classifier = classifiers.load(fruit_model)
+    with pytest.warns(UserWarning, match="fruit has the classes of fruit in another order, apple"):
+        assert accuracy(classifier, data) == 1
+    with pytest.warns(UserWarning, match=f"instead of {', '.join(names)}: matched by name"):
+        own = matched(classifier, data)
+    assert own.identity != classifier.identity
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert matched(own, data) is own
+        by_place = classifiers.load(fruit_model, same_classes=True)
+        assert accuracy(by_place, data) == np.mean(np.equal(order, range(3)))
+
+
+def test_studies_measure_matched_classes(fruit_model, tmp_path):
+    data = rows_data(["cherry", "apple", "banana"], order=[1, 2, 0])
+    classifier = classifiers.load(fruit_model)
+    options = {"output_dir": tmp_path, "progress": False}
+    with pytest.warns(UserWarning, match="another order"):
+        _, trials = robustness.write(classifier, data, [Natural()], trials=1, seed=0, **options)
+        _, positions, summary = sensor_map.write(classifier, data, "dead", **options)
+        other = classifiers.load(fruit_model, input_range=(0.0, 2.0))
+        dead = Perturbation("dead", 1)
+        _, found = comparison.write(
+            [classifier, dataclasses.replace(other, name="other")], data, [Natural(), dead],
+            baseline=0, trials=1, seed=0, **options,
+        )  # fmt: skip
+    assert (trials["accuracy"] == 1).all() and (summary["natural_accuracy"] == 1).all()
+    assert (positions["accuracy"] == 1).all()
+    assert (found.tests["accuracy"] == 1).all() and (found.tests["unanswered"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("car", "bus", "tram"),
+        ("Apple", "Banana", "Cherry"),
+        ("apple", "banana", "plum"),
+        ("1", "2", "3"),
+        ("a\nb", "x" * 300, "日本語"),
+    ],
+    ids=["other", "capitals", "one", "from one", "long"],
+)
+def test_other_classes_are_refused_unless_they_mean_the_same(fruit_model, names):
+    data = rows_data(names)
+    with pytest.raises(
+        InvalidArgument, match="^dataset=fruit .*: expected the classes of"
+    ) as error:
+        accuracy(classifiers.load(fruit_model), data)
+    message = str(error.value)
+    assert "apple, banana, cherry; or --same_classes" in message
+    assert "\n" not in message and len(message) < 250
+    assert accuracy(classifiers.load(fruit_model, same_classes=True), data) == 1
+
+
+def test_numbers_name_no_classes(fruit_model, tmp_path):
+    with pytest.warns(UserWarning, match=r"of fruit \(0, 1, 2\) are taken in order"):
+        assert accuracy(classifiers.load(fruit_model), rows_data("012")) == 1
+    numbers = save(tmp_path / "m", lambda images: rows_of(images, 3), spec(), "012")
+    with pytest.warns(UserWarning, match=r"model m \(0, 1, 2\) and of fruit \(apple"):
+        assert accuracy(classifiers.load(numbers), rows_data()) == 1
+    with pytest.warns(UserWarning, match="in another order"):  # of names that are numbers
+        assert accuracy(classifiers.load(numbers), rows_data("120", order=[2, 0, 1])) == 1
+
+
+def store(folder, name: str, names, data: Data) -> None:
+    """Prepares a TFDS dataset of the images of another."""
+    images, labels = data.test.images.numpy(), data.test.labels.numpy()
+    examples = tf.data.Dataset.from_tensor_slices({"image": images, "label": labels})
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name,
+        version="1.0.0",
+        data_dir=folder,
+        split_datasets={"train": examples, "test": examples},
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=images.shape[1:]),
+                "label": tfds.features.ClassLabel(names=names),
+            }
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """Datasets of the same images: with the classes in two orders, others, and without labels."""
+    folder = tmp_path_factory.mktemp("tfds")
+    store(folder, "fruit_a", FRUIT, rows_data())
+    swapped = ["cherry", "apple", "banana"]
+    store(folder, "fruit_b", swapped, rows_data(swapped, order=[1, 2, 0]))
+    store(folder, "cars", ["car", "bus", "tram"], rows_data())
+    store(folder, "unknown", FRUIT, rows_data(order=[-1, -1, -1]))
+    return str(folder)
+
+
+def test_other_test_images_get_the_labels_of_the_dataset(stored):
+    like = data_lib.load("fruit_a", data_dir=stored)
+
+    def right(split: Split) -> bool:
+        rows = rows_of(split.images, 3).numpy().argmax(axis=1)
+        return bool((rows == split.labels.numpy()).all())
+
+    assert right(data_lib.load_test("fruit_a", like, data_dir=stored))
+    with pytest.warns(UserWarning, match="the dataset fruit_a has the classes of fruit_b in anoth"):
+        assert right(data_lib.load_test("fruit_b", like, data_dir=stored))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        split = data_lib.load_test("fruit_b", like, data_dir=stored, same_classes=True)
+        assert not right(split)
+        assert right(data_lib.load_test("cars", like, data_dir=stored, same_classes=True))
+    with pytest.raises(InvalidArgument, match=r"^eval=cars \(car, bus, tram\): expected the class"):
+        data_lib.load_test("cars", like, data_dir=stored)
+    with pytest.raises(
+        InvalidArgument, match=r"^eval=unknown: expected labels from 0 to 2, not -1"
+    ):
+        data_lib.load_test("unknown", like, data_dir=stored)
+
+
+def test_the_command_compares_classes(stored, fruit_model, in_process):
+    flags = (f"--model={fruit_model}", f"--data_dir={stored}", "--trials=1", "--eval=dead")
+    done = in_process(*flags, "--dataset=cars", pipeline="pipelines.evaluate")
+    check_one_line(done, 2, "--dataset=cars (car, bus, tram): expected the classes of model fruit")
+    done = in_process(*flags, "--dataset=unknown", pipeline="pipelines.evaluate")
+    check_one_line(done, 2, "expected labels from 0 to 2, not -1 as 60 have of 60")
+    done = in_process(
+        *flags, "--dataset=cars", "--same_classes", "--eval=tfds:fruit_a",
+        pipeline="pipelines.evaluate",
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr.count("warning") == 0, done.stderr
+    assert done.stdout.count("100.00") == 2
+
+
+@pytest.mark.parametrize("label", [-1, 3, 255])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_labels_that_are_no_class_are_refused_when_they_are_read(part, label):
+    good = rows_data()
+    bad = Split.of_arrays(good.test.images.numpy(), np.where(np.arange(60) < 7, label, 1))
+
+    class Source:
+        def load(self, dataset):
+            return dataclasses.replace(good, **{part: bad})
+
+    with pytest.raises(InvalidArgument, match=f"0 to 2, not {label} as 7 have of 60$"):
+        data_lib.load("fruit", data_source=Source())
+
+
+@pytest.mark.parametrize("form", ["saved", "keras"])
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "uint16", "int8", "int64"])
+def test_integer_inputs_get_the_bytes(tmp_path, form, dtype):
+    """The scores are the first pixels, as the model sees them."""
+    data = rows_data()
+    if form == "saved":
+        path = save(
+            tmp_path / "m",
+            lambda images: tf.cast(images[:, 0, :3, 0], tf.float32),
+            spec(dtype=tf.as_dtype(dtype)),
+        )
+    else:
+        inputs = keras.Input((SIDE, SIDE, 1), dtype=dtype)
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1.0)(inputs))
+        scores = keras.layers.Dense(3, use_bias=False)
+        path = tmp_path / "m.keras"
+        model = keras.Model(inputs, scores(x))
+        scores.set_weights([np.eye(SIDE * SIDE, 3)])
+        model.save(path)
+    classifier = classifiers.load(path)
+    found = classifier(data.test.images_at(tf.range(60))).numpy()
+    expected = data.test.images.numpy()[:, 0, :3, 0].astype(int)
+    np.testing.assert_array_equal(found, expected - 128 if dtype == "int8" else expected)
+    beyond = (0.0, 2.0 * tf.as_dtype(dtype).max)
+    with pytest.raises(
+        InvalidArgument, match=f"expected values of the model's input, {dtype} from"
+    ):
+        classifiers.load(path, input_range=beyond)
+
+
+def test_a_float_signature_comes_before_one_of_integers(tmp_path):
+    module = tf.Module()
+    signatures = {
+        name: tf.function(lambda images: {"scores": rows_of(images, 3)}).get_concrete_function(
+            spec(dtype=dtype)
+        )
+        for name, dtype in (("bytes", tf.uint8), ("floats", tf.float32))
+    }
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=signatures)
+    assert classifiers.load(tmp_path / "m").signature == "floats"
+    by_name = classifiers.load(tmp_path / "m", signature="bytes")
+    assert (by_name.dtype, by_name.input_range) == (tf.uint8, (0, 255))
+
+
+def for_range(low: float, high: float, strict: bool = False):
+    """Scores of a model that is right where images have these values, and else answers 0."""
+
+    def function(images):
+        fits = (tf.reduce_min(images) < low + 0.3 * (high - low)) & (
+            abs(tf.reduce_max(images) - (low + 0.8 * (high - low))) < 0.1 * (high - low)
+        )
+        if strict:
+            with tf.control_dependencies([tf.debugging.Assert(fits, [images])]):
+                return rows_of(images, 3)
+        return tf.where(fits, rows_of(images, 3), tf.one_hot(0, 3))
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("made_for", "asked"),
+    [((0.0, 255.0), (0.0, 1.0)), ((-1.0, 1.0), (0.0, 1.0)), ((0.0, 1.0), (-1.0, 1.0))],
+)
+def test_a_likelier_range_is_named(tmp_path, made_for, asked):
+    path = save(tmp_path / "m", for_range(*made_for), spec())
+    named = "{:g},{:g}".format(*made_for)
+    with pytest.warns(UserWarning, match=f"and 100% with {named}: it may be made for --input_rang"):
+        assert accuracy(classifiers.load(path, input_range=asked), rows_data()) < 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert accuracy(classifiers.load(path, input_range=made_for), rows_data()) == 1
+
+
+def test_no_range_is_named_without_need(tmp_path, fruit_model):
+    strict = save(tmp_path / "strict", for_range(0.0, 1.0, strict=True), spec())
+    poor = save(tmp_path / "poor", lambda images: rows_of(-images, 3), spec())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for path, expected in ((strict, 1), (poor, 0), (fruit_model, 1)):
+            assert accuracy(classifiers.load(path), rows_data()) == expected
+
+
+def single(inputs, activation):
+    """A Keras model whose single score is above a half where row 1 is bright, not row 0."""
+    x = keras.layers.Flatten()(inputs)
+    dense = keras.layers.Dense(1, activation=activation, use_bias=False)
+    model = keras.Model(inputs, dense(x))
+    weights = np.zeros((SIDE * SIDE, 1))
+    weights[:SIDE], weights[SIDE : 2 * SIDE] = -3, 3
+    dense.set_weights([weights])
+    return model
+
+
+@pytest.mark.parametrize("form", ["saved", "keras"])
+@pytest.mark.parametrize("activation", ["sigmoid", "linear"])
+def test_one_score_is_that_of_the_second_of_two_classes(tmp_path, form, activation):
+    model = single(keras.Input((SIDE, SIDE, 1)), activation)
+    path = tmp_path / ("m" if form == "saved" else "m.keras")
+    if form == "saved":
+        model.export(path, verbose=False)
+    else:
+        model.save(path)
+    data, classifier = rows_data(("no", "yes")), classifiers.load(path)
+    assert accuracy(classifier, data) == 1
+    found = matched(classifier, data)(data.test.images_at(tf.range(60))).numpy()
+    logits = single(keras.Input((SIDE, SIDE, 1)), "linear")(data.test.images_at(tf.range(60)))
+    expected = tf.sigmoid(logits).numpy()[:, 0]
+    if activation == "linear":
+        found = tf.nn.softmax(found).numpy()
+    np.testing.assert_allclose(found, np.stack([1 - expected, expected], axis=1), atol=1e-6)
+    with pytest.raises(InvalidArgument, match=r"=fruit \(3\): expected a dataset of 1 or 2 class"):
+        classifier.check(rows_data())
+
+
+@pytest.mark.parametrize("form", ["saved", "keras"])
+@pytest.mark.parametrize("size", [1, 7, 32, 60, 100])
+def test_a_fixed_batch_size_is_kept(tmp_path, form, size):
+    if form == "saved":
+        path = save(tmp_path / "m", lambda images: rows_of(images, 3), spec(batch=size))
+    else:
+        inputs = keras.Input(batch_shape=(size, SIDE, SIDE, 1))
+        x = keras.layers.Reshape((SIDE, SIDE))(inputs)
+        x = keras.layers.GlobalAveragePooling1D(data_format="channels_first")(x)
+        path = tmp_path / "m.keras"
+        scores = keras.layers.Dense(3, use_bias=False)
+        model = keras.Model(inputs, scores(x))
+        scores.set_weights([np.eye(SIDE, 3)])
+        model.save(path)
+    data, classifier = rows_data(), classifiers.load(path)
+    images = data.test.images_at(tf.range(60))
+    np.testing.assert_allclose(classifier(images), rows_of(images, 3), rtol=1e-6)
+    assert accuracy(classifier, data) == 1
+
+
+def test_versions_with_zeros_before_them_count(fruit_model, tmp_path):
+    for name in ("00000123", "0124", "99"):
+        (tmp_path / "m" / name).mkdir(parents=True)
+        (tmp_path / "m" / name / "saved_model.pb").write_bytes(b"")
+    assert saved_models.find("model", tmp_path / "m").name == "0124"
+    only = tmp_path / "n" / "00000123"
+    only.parent.mkdir()
+    only.symlink_to(fruit_model)
+    assert accuracy(classifiers.load(tmp_path / "n"), rows_data()) == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "found"),
+    [
+        (tf.TensorSpec([None], tf.string, name="b64"), "(b64: string [?])"),
+        (tf.TensorSpec([None, 28, 28], tf.uint8, name="x"), "(x: uint8 [?, 28, 28])"),
+        (tf.TensorSpec([None, 4, 4, 1], tf.bool, name="x"), "(x: bool [?, 4, 4, 1])"),
+    ],
+)
+def test_a_refusal_says_what_was_found(tmp_path, inputs, found):
+    path = save(tmp_path / "m", lambda x: tf.zeros([1, 10]), inputs)
+    with pytest.raises(InvalidArgument) as error:
+        classifiers.load(path)
+    assert str(error.value).endswith(f"found serving_default{found}")
+
+
+def test_a_refusal_of_outputs_says_what_was_found(tmp_path):
+    path = save(tmp_path / "m", lambda images: tf.cast(images, tf.int32), spec(batch=2))
+    with pytest.raises(InvalidArgument, match=r"found scores: int32 \[2, 6, 6, 1\]$"):
+        classifiers.load(path)
+    images, other = keras.Input((SIDE, SIDE, 1), name="a"), keras.Input((3,), name="b")
+    x = keras.layers.Concatenate()([keras.layers.Flatten()(images), other])
+    keras.Model([images, other], keras.layers.Dense(2)(x)).save(tmp_path / "two.keras")
+    with pytest.raises(Unavailable, match=r"not from a: float32 \[\?, 6, 6, 1\], b: float32 \[\?"):
+        classifiers.load(tmp_path / "two.keras")
+
+
+@pytest.mark.parametrize(
+    "raised", [AttributeError("'_UserObject' object has no attribute 'add_slot'"),
+               RuntimeError("two\nlines"), AssertionError(), TypeError("a")],
+    ids=lambda error: type(error).__name__,
+)  # fmt: skip
+def test_whatever_loading_raises_is_one_line(fruit_model, monkeypatch, raised):
+    def load(*_):
+        raise raised
+
+    monkeypatch.setattr(tf.saved_model, "load", load)
+    with pytest.raises(Unavailable, match="expected a SavedModel that this TensorFlow") as error:
+        classifiers.load(fruit_model)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_with_the_slots_of_an_old_optimizer(tmp_path):
+    """As Keras 2 and `tf.compat.v1` save them."""
+    module = tf.Module()
+    module.weight = tf.Variable(tf.eye(3))
+    module.optimizer = tf.compat.v1.train.AdamOptimizer()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(module.weight)
+    module.optimizer.apply_gradients([(tape.gradient(loss, module.weight), module.weight)])
+    module.weight.assign(tf.eye(3))
+    signature = tf.function(lambda images: {"scores": rows_of(images, 3) @ module.weight})
+    signatures = {"serving_default": signature.get_concrete_function(spec())}
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=signatures)
+    with pytest.raises(Unavailable, match="_slot.*has to save it with include_optimizer=False$"):
+        classifiers.load(tmp_path / "m")
