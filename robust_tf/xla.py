@@ -12,6 +12,7 @@ It also makes one loop per resulting array, and repeats in each what they have i
 from collections.abc import Callable
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.ops import control_flow_util
 
 # `in_slabs` compiles for so many rows at most, and for 4, 8, 16 … below.
@@ -81,6 +82,11 @@ def in_xla() -> bool:
     if tf.executing_eagerly():
         return False
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def not_constant(tensors: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+    """The same tensors, of which XLA computes nothing while it compiles; where `in_xla`."""
+    return tuple(xla.optimization_barrier(*tensors))
 
 
 def worth_compiling(images: tf.Tensor) -> bool:

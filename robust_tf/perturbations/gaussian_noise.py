@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
 from robust_tf.perturbations.values import sizes
-from robust_tf.xla import by_rows, in_slabs, in_xla, pack, unpack, worth_compiling
+from robust_tf.xla import by_rows, in_slabs, in_xla, not_constant, pack, unpack, worth_compiling
 
 # Where it is not worth to compile for one size of images: so many values in a row.
 _ROW = 1024
@@ -48,7 +48,8 @@ def _add_noise(images: tf.Tensor, seeds: tf.Tensor, stddev: tf.Tensor) -> tf.Ten
     if tf.is_tensor(padding) or padding:
         values = tf.pad(values, [[0, 0], [0, padding]])
     fours = (size + padding) // 4
-    if in_xla():  # which has no bitcast to 128 bits
+    if in_xla():  # which has no bitcast to 128 bits, and rounds differently what is constant
+        (seeds,) = not_constant((seeds,))
         four = tf.unstack(tf.reshape(values, [-1, fours, 4]), axis=-1)
         values = tf.stack(_noisy(four, seeds, tf.range(fours), stddev), axis=-1)
     elif whole:
