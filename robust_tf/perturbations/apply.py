@@ -77,7 +77,7 @@ def perturb(
     values.check_form(images)
     batch = images.shape[:-3]
     if index is not None:
-        index = _whole("index", index, batch)
+        index = tf.reshape(_whole("index", index, batch), tf.shape(images)[:-3])
     else:
         if perturbation.random and tf.is_symbolic_tensor(inputs):
             _check_unnumbered(batch.rank)

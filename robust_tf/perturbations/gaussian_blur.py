@@ -9,7 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from robust_tf.perturbations.values import sizes
-from robust_tf.xla import by_rows, in_slabs, worth_compiling
+from robust_tf.xla import by_rows, in_slabs, in_xla, worth_compiling
 
 # Blurs up to this radius, sigma 1.1, are sums of shifted images: 9 multiplications per pixel
 # and axis, where a matrix has as many as the image is long.
@@ -47,7 +47,7 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
 
     def by_matrices() -> tf.Tensor:
         return _cond(
-            longest <= _SMALL,
+            in_xla() or longest <= _SMALL,  # XLA does not know how many tiles there are
             lambda: _blur_by_matrices(images, sigma, channel_blur),
             lambda: _blur_by_tiles(images, sigma, channel_blur),
         )

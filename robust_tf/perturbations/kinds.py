@@ -195,7 +195,8 @@ class Perturbation(Condition):
 
     def _checked_level(self, image_shape: tuple[int, int, int] | None) -> float:
         kind = KINDS[self.kind]
-        height, width = (size or math.inf for size in (image_shape or (None, None))[:2])
+        sides = (image_shape or (None, None))[:2]
+        height, width = (math.inf if side is None else side for side in sides)
         low, high = kind.bounds(height, width)
         noun = "a whole number" if kind.whole else "a number"
         upper = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g} on"
