@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.xla import by_rows
+from robust_tf.xla import by_rows, padded_size
 
 # Philox4x32 constants: round multipliers and Weyl increments of the key.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -77,8 +77,14 @@ def fold_in(seeds: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
 
     Returns:
         int32 seeds, shape [B, 2]; [2] if `seeds` is [2] and `data` a scalar.
+
+    Raises:
+        InvalidArgument: if `data` are not of an integer dtype.
     """
     seeds = tf.convert_to_tensor(seeds, tf.int32)
+    data = tf.convert_to_tensor(data)
+    if not data.dtype.is_integer:
+        raise InvalidArgument("data", data.dtype.name, "whole numbers from 0 on")
     data = tf.cast(data, tf.int64)
     if seeds.shape.rank == 1 and data.shape.rank == 0:
         return fold_in(seeds, data[tf.newaxis])[0]
@@ -101,7 +107,7 @@ def random_bits(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.T
     Returns:
         uint32 tensor of shape [B, count].
     """
-    blocks = tf.range((count + 3) // 4)  # its length gives XLA the shape
+    blocks = tf.range(padded_size((count + 3) // 4))  # its length gives XLA the shape
     return _bits((tf.convert_to_tensor(seeds, tf.int32),), blocks, draw)[:, :count]
 
 
@@ -121,13 +127,15 @@ def words(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, ..
 
     Args:
         seeds: int32, shape [B, 2].
-        blocks: numbers of the blocks of the draw, integers from 0 on, shape [K].
+        blocks: numbers of the blocks of the draw, integers from 0 on, shape [K] or [B, K].
         draw: as in `random_bits`.
 
     Returns:
         Four uint32 tensors of shape [B, K]: words 4·k, 4·k + 1, 4·k + 2, 4·k + 3.
     """
-    block = tf.cast(blocks, tf.uint64)[tf.newaxis, :]
+    block = tf.cast(blocks, tf.uint64)
+    if block.shape.rank == 1:
+        block = block[tf.newaxis]
     zero = tf.zeros_like(block)
     key = tuple(word[:, tf.newaxis] for word in _key(seeds))
     return _philox(key, (block, zero + tf.constant(draw, tf.uint64), zero, zero))

@@ -1,7 +1,9 @@
 """Functions of batches, compiled by XLA, whatever the batch's size.
 
-XLA makes one loop of many small ops, but compiles anew for each shape. A batch whose size
-is unknown when it is traced is therefore padded to one of a few sizes.
+XLA makes one loop of many small ops, but compiles anew for each shape, for up to half a second,
+and keeps up to 8 MiB of it for ever. A batch whose size is unknown when it is traced is therefore
+padded to one of a few sizes; where the rows' length would vary too, rows of one length are made,
+and go through `in_slabs`.
 
 It also makes one loop per resulting array, and repeats in each what they have in common.
 `pack` makes one array of four, so that this is done once.
@@ -10,6 +12,15 @@ It also makes one loop per resulting array, and repeats in each what they have i
 from collections.abc import Callable
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+from tensorflow.python.ops import control_flow_util
+
+# `in_slabs` compiles for so many rows at most, and for 4, 8, 16 … below.
+_SLAB = 64
+# Eager calls compile for so many shapes of whole images, of at most so many values.
+_SHAPES, _VALUES = 32, 2**14
+
+_compiled_shapes: set[tuple] = set()
 
 
 def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -29,16 +40,90 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
         known = any(batch.shape[0] is not None for batch in batches)
         if known and not tf.executing_eagerly():
             return compiled(batches, *arguments)
-        rows = tf.shape(batches[0])[0]
+        rows = batches[0].shape[0] if known else tf.shape(batches[0])[0]
         return compiled(tuple(_padded(batch, rows) for batch in batches), *arguments)[:rows]
 
     return call
 
 
-def _padded(batch: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Adds rows of zeros up to a multiple of 4, of 64 from 128 on, of 256 from 1,024 on."""
-    step = tf.where(rows > 1024, 256, tf.where(rows > 128, 64, 4))
-    paddings = [[0, -rows % step]] + [[0, 0]] * (batch.shape.rank - 1)
+def in_slabs(
+    function: Callable[..., tf.Tensor], batches: tuple[tf.Tensor, ...], *arguments: object
+) -> tf.Tensor:
+    """Calls a function of `by_rows` on some rows after the other; it compiles for 5 sizes in all.
+
+    Args:
+        function: made by `by_rows`; its result has the rank and dtype of the first batch.
+        batches: tensors [R, …], the other axes static.
+        arguments: as the function takes them.
+
+    Returns:
+        The function's result for all rows.
+    """
+    rows = tf.shape(batches[0])[0]
+    few = tf.reduce_sum(tf.cast(rows > [4, 8, 16, 32], tf.int32))
+    slab = tf.where(rows > _SLAB // 2, _SLAB, tf.bitwise.left_shift(4, few))
+    count = tf.maximum(1, -(-rows // slab))
+
+    def cut(batch: tf.Tensor) -> tf.Tensor:
+        rest = batch.shape[1:]
+        whole = tf.pad(batch, [[0, count * slab - rows]] + [[0, 0]] * len(rest))
+        return tf.reshape(whole, tf.concat([[count, slab], rest], 0))
+
+    done = tf.map_fn(
+        lambda slabs: function(slabs, *arguments),
+        tuple(map(cut, batches)),
+        fn_output_signature=tf.TensorSpec([None] * batches[0].shape.rank, batches[0].dtype),
+    )
+    return tf.reshape(done, tf.concat([[count * slab], tf.shape(done)[2:]], 0))[:rows]
+
+
+def in_xla() -> bool:
+    """Whether a function that the caller compiles with XLA is being traced."""
+    if tf.executing_eagerly():
+        return False
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def not_constant(tensors: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+    """The same tensors, of which XLA computes nothing while it compiles; where `in_xla`."""
+    return tuple(xla.optimization_barrier(*tensors))
+
+
+def worth_compiling(images: tf.Tensor) -> bool:
+    """Whether to compile for the shape of just these images, rather than for rows of any.
+
+    In a graph, which is traced for one shape of small images, always; eagerly, for the first
+    few shapes. Large images are as quick in rows.
+    """
+    shape = images.shape[1:]
+    if None in shape:
+        return False
+    if in_xla():
+        return True
+    if shape.num_elements() > _VALUES:
+        return False
+    if tf.executing_eagerly():
+        key = (padded_size(images.shape[0], 4), *shape)
+        if key not in _compiled_shapes and len(_compiled_shapes) < _SHAPES:
+            _compiled_shapes.add(key)
+        return key in _compiled_shapes
+    return True
+
+
+def padded_size(size: int | tf.Tensor, step: int = 1) -> int | tf.Tensor:
+    """The next of a few sizes: at most an eighth larger, but a multiple of `step`."""
+    if not tf.is_tensor(size):
+        while 8 * 2 * step <= size:
+            step *= 2
+        return size + -size % step
+    steps = step * 2 ** tf.range(20)
+    step = tf.reduce_max(tf.where(8 * steps <= size, steps, step))
+    return size + -size % step
+
+
+def _padded(batch: tf.Tensor, rows: int | tf.Tensor) -> tf.Tensor:
+    """Adds rows of zeros up to one of a few sizes."""
+    paddings = [[0, padded_size(rows, 4) - rows]] + [[0, 0]] * (batch.shape.rank - 1)
     return tf.ensure_shape(tf.pad(batch, paddings), [None, *batch.shape[1:]])
 
 

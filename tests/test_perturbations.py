@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations import KINDS, Perturbation, example_seeds, perturb
+from robust_tf.perturbations import KINDS, Perturbation, example_seeds, perturb, stuck
 from robust_tf.seeds import stream_seed
 
 # Blurs wider than 1.1 are computed in another way.
@@ -128,7 +128,8 @@ def test_positions_are_uniform_over_all_subsets():
 
 
 def test_stuck_values_are_uniform_in_each_channel_and_independent():
-    perturbed = perturb(np.full((20_000, 2, 2, 3), 2.0, np.float32), "stuck", 1).numpy()
+    # Twos, which can be told from what was drawn; the op itself does not mind.
+    perturbed = stuck(np.full((20_000, 2, 2, 3), 2.0, np.float32), seeds(20_000), 1).numpy()
     values = perturbed[perturbed[..., 0] != 2.0]  # [20000, 3]
     for channel in range(3):
         assert scipy.stats.kstest(values[:, channel], "uniform").pvalue > 1e-3
@@ -238,7 +239,7 @@ def test_unknown_kind():
 
 @pytest.mark.parametrize(
     "bad",
-    [np.zeros((28, 28, 1), np.uint8), np.zeros((28, 28), np.float32), np.zeros((4, 28, 28, 1))],
+    [np.zeros((28, 28, 1), np.int32), np.zeros((28, 28), np.float32), np.zeros((4, 28, 28, 1))],
 )
 def test_images_of_another_form_are_refused(bad):
     with pytest.raises(InvalidArgument, match="images=.*: expected float32"):

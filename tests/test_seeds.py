@@ -114,3 +114,9 @@ def test_streams_and_seeds_differ():
 def test_seed_must_be_a_whole_number(seed):
     with pytest.raises(InvalidArgument, match=r"^seed\S*: expected a whole number from 0 on$"):
         seeds_lib.stream_seed(seed, "shuffle")
+
+
+@pytest.mark.parametrize("data", [0.5, [1.0, 2.0], np.float64(3), [True, False]])
+def test_data_to_fold_in_are_whole_numbers(data):
+    with pytest.raises(InvalidArgument, match=r"^data=\w+: expected whole numbers from 0 on$"):
+        seeds_lib.fold_in([1, 2], data)

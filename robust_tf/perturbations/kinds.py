@@ -6,6 +6,7 @@ A new kind is one op and one entry in `KINDS`.
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,8 @@ from robust_tf.perturbations.condition import Condition
 from robust_tf.perturbations.gaussian_blur import blur
 from robust_tf.perturbations.gaussian_noise import noise
 from robust_tf.perturbations.pixels import dead, hot, stuck
+from robust_tf.perturbations.values import check_values, sizes
+from robust_tf.xla import in_xla
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Kind:
         unit: what the level measures, such as "number of pixels".
         random: whether the op takes seeds.
         whole: whether the level is a whole number.
-        bounds: from (height, width) to the lowest and highest level.
+        bounds: from (height, width), numbers or scalar tensors, to the lowest and highest level.
         op: (images, seeds, level, channel_blur) to images.
         train_level: the default level in training: for pixels, the one at which constant
             training on MNIST was most robust over the paper's tests; for the others, the
@@ -41,11 +44,16 @@ class Kind:
     unit: str
     random: bool
     whole: bool
-    bounds: Callable[[int, int], tuple[float, float]]
+    bounds: Callable[[Any, Any], tuple[Any, Any]]
     op: Callable[[tf.Tensor, tf.Tensor | None, float | tf.Tensor, bool], tf.Tensor]
     train_level: float
     train_range: tuple[float, float]
     test_levels: tuple[float, ...]
+
+
+def _longer(height: float | tf.Tensor, width: float | tf.Tensor) -> float | tf.Tensor:
+    known = not (tf.is_tensor(height) or tf.is_tensor(width))
+    return max(height, width) if known else tf.maximum(height, width)
 
 
 def _pixels(op: Callable, train_level: int) -> Kind:
@@ -82,7 +90,7 @@ KINDS: dict[str, Kind] = {
         unit="sigma in pixels",
         random=False,
         whole=False,
-        bounds=lambda height, width: (0, max(height, width)),
+        bounds=lambda height, width: (0, _longer(height, width)),
         op=lambda images, _, level, channel_blur: blur(images, level, channel_blur),
         train_level=1.0,
         train_range=(0.1, 1.0),
@@ -145,16 +153,21 @@ class Perturbation(Condition):
         """Perturbs a batch.
 
         Args:
-            images: float32, shape [B, H, W, C], values in [0, 1]; H, W, C static.
+            images: float32, shape [B, H, W, C], values in [0, 1]; sizes may be unknown in a graph.
             seeds: int32, shape [B, 2]; not needed where `random` is false.
 
         Returns:
             float32 tensor of shape [B, H, W, C], values in [0, 1].
 
         Raises:
-            InvalidArgument: if the level is out of range for these images.
+            InvalidArgument: if the level is out of range for these images; eagerly, also if a
+                value is NaN or out of range.
         """
+        images = tf.convert_to_tensor(images)
         self.check(tuple(images.shape[1:]))
+        check_values(images)
+        if None in images.shape[1:3] and not in_xla():
+            images = self._with_level_asserted(images)
         op = KINDS[self.kind].op
         perturbed = op(images, seeds, self.level, self.channel_blur)
         return tf.ensure_shape(perturbed, images.shape)
@@ -171,9 +184,20 @@ class Perturbation(Condition):
         (kind, channel_blur), (level,) = metadata, components
         return cls(kind, level, channel_blur)
 
+    def _with_level_asserted(self, images: tf.Tensor) -> tf.Tensor:
+        """The same images of a size that is known only when the graph runs."""
+        _, high = KINDS[self.kind].bounds(*sizes(images)[1:3])
+        level, high = tf.cast(self.level, tf.float64), tf.cast(high, tf.float64)
+        message = f"level: for {self.kind} of images of this size, expected at most:"
+        check = tf.debugging.Assert(level <= high, [message, high, "received:", level])
+        with tf.control_dependencies([check]):
+            return tf.identity(images)
+
     def _checked_level(self, image_shape: tuple[int, int, int] | None) -> float:
         kind = KINDS[self.kind]
-        low, high = kind.bounds(*(image_shape or (math.inf, math.inf))[:2])
+        sides = (image_shape or (None, None))[:2]
+        height, width = (math.inf if side is None else side for side in sides)
+        low, high = kind.bounds(height, width)
         noun = "a whole number" if kind.whole else "a number"
         upper = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g} on"
         expected = f"{noun} {upper} ({kind.unit} of {self.kind})"

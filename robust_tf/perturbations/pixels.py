@@ -6,7 +6,8 @@ Datasets, epochs and strategies are unknown here.
 import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
-from robust_tf.xla import by_rows
+from robust_tf.perturbations.values import sizes
+from robust_tf.xla import by_rows, padded_size
 
 # Independent draws of the same example seed.
 _POSITIONS, _VALUES = 0, 1
@@ -24,7 +25,7 @@ def stuck(images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor) -> tf.Te
         float32 tensor of shape [B, H, W, C]: in each image, `pixels` positions,
         drawn uniformly without replacement, hold values drawn from U[0, 1).
     """
-    channels = images.shape[-1]
+    channels = sizes(tf.convert_to_tensor(images))[-1]
     values = seeds_lib.uniform(seeds, tf.cast(pixels, tf.int32) * channels, _VALUES)
     return _set_pixels(images, seeds, pixels, tf.reshape(values, [-1, channels]))
 
@@ -51,11 +52,13 @@ def _set_pixels(
     images: tf.Tensor, seeds: tf.Tensor, pixels: int | tf.Tensor, values: float | tf.Tensor
 ) -> tf.Tensor:
     images = tf.convert_to_tensor(images, tf.float32)
-    height, width, channels = images.shape[1:]
+    _, height, width, channels = sizes(images)
     pixels = tf.cast(pixels, tf.int32)
-    blocks = tf.range((pixels + 3) // 4)
+    blocks = tf.range(padded_size((pixels + 3) // 4))
     batch = (tf.convert_to_tensor(seeds, tf.int32),)
-    positions = _distinct_positions(batch, blocks, pixels, height * width)[:, :pixels]
+    positions = _distinct_positions(batch, blocks, pixels, tf.convert_to_tensor(height * width))[
+        :, :pixels
+    ]
     # [B, k] positions within an image -> [B*k, 1] rows of [B*H*W, C]
     starts = tf.range(tf.shape(images)[0])[:, tf.newaxis] * (height * width)
     rows = tf.reshape(positions + starts, [-1, 1])
@@ -66,7 +69,7 @@ def _set_pixels(
 
 @by_rows
 def _distinct_positions(
-    batch: tuple[tf.Tensor], blocks: tf.Tensor, count: tf.Tensor, size: int
+    batch: tuple[tf.Tensor], blocks: tf.Tensor, count: tf.Tensor, size: tf.Tensor
 ) -> tf.Tensor:
     """Draws distinct numbers below `size` for each seed, all subsets equally likely.
 
@@ -77,7 +80,7 @@ def _distinct_positions(
         batch: int32 seeds [B, 2].
         blocks: 0 … K-1 with 4·K >= count; K gives XLA the shape of the result.
         count: number of numbers to draw, scalar.
-        size: the numbers are below it.
+        size: the numbers are below it, scalar.
 
     Returns:
         int32 tensor of shape [B, 4·K], of which the first `count` columns are meant.

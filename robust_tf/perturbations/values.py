@@ -1,0 +1,105 @@
+"""Images of the caller's form: their sizes, range of values and dtype.
+
+The ops know float32 images in [0, 1] only; what else `perturb` takes is checked and turned here.
+"""
+
+import math
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from robust_tf.errors import InvalidArgument
+from robust_tf.xla import in_xla
+
+# Filters, resizing and products with 1/255 round beyond the ends by so much of the range.
+_ROUNDING = 1e-5
+
+
+def sizes(images: tf.Tensor) -> list[int | tf.Tensor]:
+    """The length of each axis: an integer where it is known, otherwise a scalar tensor."""
+    known, traced = images.shape.as_list(), tf.shape(images)
+    return [traced[axis] if size is None else size for axis, size in enumerate(known)]
+
+
+def checked_range(value_range: tuple[float, float] | None, dtype: tf.DType) -> tuple[float, float]:
+    """The range that values of `dtype` have; raises `InvalidArgument` if it is none."""
+    if value_range is None:
+        return (0.0, 255.0) if dtype == tf.uint8 else (0.0, 1.0)
+    try:
+        low, high = map(float, value_range)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        expected = "two numbers, the lower one first, such as (0, 255)"
+        raise InvalidArgument("value_range", str(value_range), expected)
+    return low, high
+
+
+def check_form(images: tf.Tensor | tf.TensorSpec) -> None:
+    """Raises `InvalidArgument` if images have another dtype or number of axes than ops take."""
+    expected = "float32 or uint8 values, shape [H, W, C] or [B, H, W, C]"
+    if not isinstance(images, tf.Tensor | tf.TensorSpec):
+        raise InvalidArgument("images", type(images).__name__, expected)
+    if images.shape.rank is None:
+        expected += "; name the number of axes, with tf.ensure_shape say"
+    if images.dtype not in (tf.float32, tf.uint8) or images.shape.rank not in (3, 4):
+        raise InvalidArgument("images", f"{images.dtype.name} {images.shape}", expected)
+    height, width, channels = images.shape[-3:]
+    if (channels or 0) > 4 and channels >= min(height or channels + 1, width or channels + 1):
+        axes = f"{height} rows, {width} columns and {channels} channels"
+        warnings.warn(f"images: {axes} are odd; is the shape [H, W, C]?", stacklevel=4)
+
+
+def check_values(images: tf.Tensor, low: float = 0.0, high: float = 1.0) -> None:
+    """Raises `InvalidArgument` if values are NaN or out of range; eager images only."""
+    if not tf.executing_eagerly() or tf.size(images) == 0:
+        return
+    values = images.numpy()
+    least, most = np.min(values), np.max(values)  # both NaN if one value is
+    if math.isnan(least):
+        count = np.count_nonzero(np.isnan(values))
+        raise InvalidArgument("images", f"{count} values that are NaN", "numbers")
+    slack = _ROUNDING * (high - low)
+    if least < low - slack or most > high + slack:
+        received = f"values from {least:g} to {most:g}"
+        guess = "(0, 255)" if least >= 0 else "(-1, 1)" if least >= -1 and most <= 1 else "(…, …)"
+        expected = f"values from {low:g} to {high:g}; else give their range, value_range={guess}"
+        raise InvalidArgument("images", received, expected)
+
+
+def assert_values(images: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """The same images, checked when the graph runs, by the middle row of each.
+
+    All values would take as long to look at as pixels to perturb.
+    """
+    if tf.executing_eagerly() or in_xla():
+        return images
+    row = tf.cast(images[..., sizes(images)[-3] // 2, :, :], tf.float32)
+    least, most = tf.reduce_min(row), tf.reduce_max(row)
+    slack = _ROUNDING * (high - low)
+    fits = tf.reduce_all((row >= low - slack) & (row <= high + slack))  # false of NaN
+    message = (
+        f"images: expected values from {low:g} to {high:g}; else give their range, value_range="
+        "(0, 255), say; found, lowest and highest:"
+    )
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message, least, most])]):
+        return tf.identity(images)
+
+
+def to_unit(images: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """Values of that range as float32 in [0, 1]."""
+    if images.dtype == tf.float32 and (low, high) == (0.0, 1.0):
+        return images
+    unit = (tf.cast(images, tf.float32) - low) / (high - low)
+    return tf.clip_by_value(unit, 0.0, 1.0)  # may round beyond
+
+
+def from_unit(perturbed: tf.Tensor, images: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    """What became of `images`, in their range and dtype; values not perturbed keep their bits."""
+    if images.dtype == tf.float32 and (low, high) == (0.0, 1.0):
+        return perturbed
+    values = tf.clip_by_value(perturbed * (high - low) + low, low, high)
+    if images.dtype == tf.uint8:
+        return tf.cast(tf.round(values), tf.uint8)
+    return tf.where(perturbed == to_unit(images, low, high), images, values)

@@ -1,0 +1,306 @@
+"""`perturb` as a library: what users bring, and what it costs them."""
+
+import collections
+import warnings
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import tensorflow as tf
+
+from robust_tf import xla
+from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations import Perturbation, gaussian_blur, perturb
+
+CASES = [("hot", 3), ("stuck", 3), ("noise", 0.05), ("blur", 0.75), ("blur", 1.3)]
+
+
+def integers(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+
+
+def floats(*shape: int) -> np.ndarray:
+    return integers(*shape) / np.float32(255)
+
+
+def sized(images: list[np.ndarray]) -> tf.data.Dataset:
+    """A dataset that does not say how large they are."""
+    spec = tf.TensorSpec([None, None, images[0].shape[-1]], images[0].dtype)
+    return tf.data.Dataset.from_generator(lambda: iter(images), output_signature=spec)
+
+
+@pytest.mark.parametrize(("kind", "level"), CASES)
+@pytest.mark.parametrize("low_high", [(0, 255), (-1, 1), (-127.5, 127.5)])
+def test_a_value_range_is_that_of_the_result(kind, level, low_high):
+    low, high = low_high
+    unit = floats(4, 9, 7, 3)
+    scaled = unit * np.float32(high - low) + np.float32(low)
+    perturbed = perturb(scaled, kind, level, value_range=low_high).numpy()
+    expected = perturb(unit, kind, level).numpy() * (high - low) + low
+    np.testing.assert_allclose(perturbed, expected, atol=2e-6 * (high - low))
+    assert perturbed.min() >= low and perturbed.max() <= high
+    if kind in ("hot", "stuck"):
+        same = (perturbed == scaled).all(axis=-1).sum(axis=(1, 2))
+        assert (same >= 9 * 7 - level).all()  # all others keep their bits
+
+
+@pytest.mark.parametrize(("kind", "level"), CASES)
+def test_uint8_stays_uint8_and_is_rounded(kind, level):
+    natural = integers(4, 8, 8, 1)
+    expected = np.round(perturb(natural / np.float32(255), kind, level).numpy() * 255)
+    perturbed = perturb(natural, kind, level)
+    assert perturbed.dtype == tf.uint8
+    np.testing.assert_array_equal(perturbed, expected)
+    dataset = tf.data.Dataset.from_tensor_slices((natural, np.arange(4)))
+    for i, (image, label) in enumerate(perturb(dataset, kind, level)):
+        assert image.dtype == tf.uint8 and label == i
+        np.testing.assert_array_equal(image, expected[i])
+    one = tf.function(lambda image: perturb(image, kind, level, index=2))(natural[2])
+    np.testing.assert_array_equal(one, expected[2])
+
+
+def with_nan(images: np.ndarray) -> np.ndarray:
+    images.flat[5] = np.nan
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (floats(9, 28, 28, 1) * 255, r"from 0 to 255: .* from 0 to 1; .*value_range=\(0, 255\)"),
+        (floats(9, 28, 28, 1) * 2 - 1, r"from -1 to 1: .*value_range=\(-1, 1\)"),
+        (floats(9, 28, 28, 3) * 7 - 3, r"from -3 to 4: .*value_range=\(…, …\)"),
+        (with_nan(floats(2, 8, 8, 1)), "images=1 values that are NaN: expected numbers"),
+        (np.full((8, 8, 1), np.inf, np.float32), "images=values from inf to inf"),
+    ],
+)
+def test_values_out_of_range_are_refused(images, message):
+    for kind, level in CASES:
+        with pytest.raises(InvalidArgument, match=message) as caught:
+            perturb(images, kind, level)
+        assert "\n" not in str(caught.value)
+    if images.ndim == 4:
+        with pytest.raises(InvalidArgument, match=message):
+            Perturbation("blur", 1)(images)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize(("scale", "offset"), [(255, 0), (2, -1), (np.nan, 0)])
+def test_values_out_of_range_are_refused_in_a_dataset(scale, offset, batch_size):
+    images = floats(6, 8, 8, 3) * np.float32(scale) + np.float32(offset)
+    dataset = tf.data.Dataset.from_tensor_slices(images)
+    dataset = dataset.batch(batch_size) if batch_size else dataset
+    with pytest.raises(tf.errors.InvalidArgumentError, match="images: expected values from 0 to 1"):
+        list(perturb(dataset, "hot", 1))
+
+
+@pytest.mark.parametrize("bad", [(1, 0), (0, 0), (0, float("inf")), 255, "ab", (0, 1, 2), None])
+def test_a_value_range_is_two_numbers(bad):
+    if bad is None:
+        assert perturb(floats(8, 8, 1), "hot", 1, value_range=bad).shape == (8, 8, 1)
+        return
+    for inputs in (floats(8, 8, 1), tf.data.Dataset.from_tensors(floats(8, 8, 1))):
+        with pytest.raises(InvalidArgument, match="^value_range=.*: expected two numbers"):
+            perturb(inputs, "hot", 1, value_range=bad)
+
+
+def test_rounding_beyond_the_range_is_none_of_the_callers():
+    images = floats(2, 8, 8, 1) * np.float32(1.000001)
+    assert images.max() > 1
+    assert perturb(images, "noise", 0.1).shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ([0.5, 1.7], "index=float32: expected whole numbers from 0 on"),
+        (np.array([0.0, 1.0]), "index=float64: expected whole numbers"),
+        ([True, False], "index=bool: expected whole numbers"),
+        (["a", "b"], "index=string: expected whole numbers"),
+        ([-1, 3], "index=-1: expected whole numbers from 0 on"),
+        ([1, 2, 3], r"index=\(3,\): expected one for each of 2 images"),
+        (4, r"index=\(\): expected one for each of 2 images"),
+        ([2**70, 0], "index=.*: expected whole numbers from 0 on"),
+    ],
+)
+def test_indices_are_whole_numbers_one_for_each_image(index, message):
+    with pytest.raises(InvalidArgument, match=message):
+        perturb(floats(2, 8, 8, 1), "noise", 0.1, index=index)
+
+
+def test_epochs_and_indices_of_one_image_are_whole_numbers():
+    image = floats(8, 8, 1)
+    with pytest.raises(InvalidArgument, match="^epoch=float32: expected whole numbers"):
+        perturb(image, "hot", 1, epoch=0.5)
+    with pytest.raises(InvalidArgument, match="^epoch=-2: expected whole numbers"):
+        perturb(image, "hot", 1, epoch=-2)
+    with pytest.raises(InvalidArgument, match=r"^index=\(1,\): expected one number"):
+        perturb(image, "hot", 1, index=[3])
+    with pytest.raises(InvalidArgument, match="^index=…: expected none for a dataset"):
+        perturb(tf.data.Dataset.from_tensors(image), "hot", 1, index=[3])
+
+
+@pytest.mark.parametrize("kind", ["hot", "stuck", "noise"])
+def test_an_image_in_a_map_says_which_it_is(kind):
+    dataset = tf.data.Dataset.from_tensor_slices(floats(6, 8, 8, 1))
+    for traced in (dataset.map, lambda f: tf.vectorized_map(f, floats(6, 8, 8, 1)), map_fn):
+        # TensorFlow adds lines about the caller's code, and makes another type of it.
+        with pytest.raises(Exception, match=r"index: expected .*enumerate\(\) .*perturb\("):
+            traced(lambda image: perturb(image, kind, 1))
+    expected = perturb(floats(6, 8, 8, 1), kind, 1).numpy()
+    numbered = dataset.enumerate().map(lambda i, image: perturb(image, kind, 1, index=i))
+    np.testing.assert_array_equal(np.stack(list(numbered)), expected)
+
+
+def map_fn(function):
+    return tf.function(lambda: tf.map_fn(function, floats(6, 8, 8, 1)))()
+
+
+def test_a_batch_in_a_map_warns_unless_it_says_which():
+    dataset = tf.data.Dataset.from_tensor_slices(floats(6, 8, 8, 1)).batch(2)
+    with pytest.warns(UserWarning, match="^index: every batch has the same draws"):
+        dataset.map(lambda images: perturb(images, "hot", 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dataset.map(lambda images: perturb(images, "blur", 1))
+        dataset.map(lambda images: perturb(images, "hot", 1, index=tf.range(2)))
+        perturb(dataset, "hot", 1)
+
+
+def test_axes_that_look_wrong_are_named():
+    for shape in ((8, 32, 32), (4, 3, 32, 32), (100, 28, 28)):
+        with pytest.warns(UserWarning, match=r"channels are odd; is the shape \[H, W, C\]"):
+            perturb(floats(*shape), "hot", 1)
+
+
+@pytest.mark.parametrize(("kind", "level"), CASES)
+def test_images_of_any_size_in_a_dataset(kind, level):
+    images = [floats(8, 9, 3), floats(20, 5, 3), floats(4, 70, 3)]
+    expected = [perturb(x, kind, level, index=i).numpy() for i, x in enumerate(images)]
+    for found, wanted in zip(perturb(sized(images), kind, level), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(("kind", "level"), [("hot", 65), ("stuck", 100), ("blur", 9)])
+def test_a_level_too_high_for_an_image_of_a_dataset(kind, level):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="level: .*expected at most"):
+        list(perturb(sized([floats(8, 8, 1)]), kind, level))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ({"img": floats(2, 8, 8, 1)}, "images=NoneType: expected float32 or uint8"),
+        (floats(2, 8, 8, 1).astype(np.float64), r"images=float64 \(8, 8, 1\)"),
+        (floats(2, 8), r"images=float32 \(8,\)"),
+    ],
+)
+def test_datasets_of_another_form_are_refused(dataset, message):
+    with pytest.raises(InvalidArgument, match=message):
+        perturb(tf.data.Dataset.from_tensor_slices(dataset), "hot", 1)
+
+
+def test_a_dataset_of_unknown_rank_is_refused():
+    dataset = tf.data.Dataset.from_generator(lambda: iter([]), output_types=tf.float32)
+    with pytest.raises(InvalidArgument, match=r"<unknown>: expected .*tf.ensure_shape"):
+        perturb(dataset, "hot", 1)
+
+
+def test_a_dataset_of_named_tuples_keeps_them():
+    pair = collections.namedtuple("Pair", "picture name")
+    dataset = tf.data.Dataset.from_tensor_slices(pair(floats(3, 8, 8, 1), np.arange(3)))
+    found = next(iter(perturb(dataset, "hot", 1)))
+    assert type(found).__name__ == "Pair" and found.name == 0
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch):
+    """No shape of whole images is compiled for."""
+    monkeypatch.setattr(xla, "_SHAPES", 0)
+    monkeypatch.setattr(xla, "_compiled_shapes", set())
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3), (5, 61, 2)])
+@pytest.mark.parametrize(("kind", "level"), [("noise", 0.05), ("blur", 0.75), ("blur", 1.1)])
+def test_rows_have_the_bits_of_whole_images(kind, level, shape, nothing_compiled):
+    natural = floats(5, *shape)
+    index = tf.range(5)
+    whole = tf.function(lambda x: perturb(x, kind, level, index=index))(natural)
+    np.testing.assert_array_equal(perturb(natural, kind, level), whole)
+
+
+def test_few_sizes_are_compiled(monkeypatch):
+    monkeypatch.setattr(xla, "_compiled_shapes", set())
+    for side in range(60):
+        shape = tf.TensorSpec([1, 10 + side, 12, 1])
+        with tf.init_scope():
+            xla.worth_compiling(tf.zeros(shape.shape))
+    assert len(xla._compiled_shapes) == xla._SHAPES
+    assert not xla.worth_compiling(tf.zeros([1, 200, 300, 3]))
+    assert xla.worth_compiling(tf.zeros([1, 10, 12, 1]))
+
+
+def test_batches_are_padded_to_few_sizes():
+    for step in (1, 4):
+        sizes = range(1, 5000)
+        padded = [xla.padded_size(size, step) for size in sizes]
+        assert all(size <= p < max(size + step, size * 1.126) for size, p in zip(sizes, padded))
+        assert len(set(padded)) < 16 + 8 * 10
+        some = [1, 3, 4, 31, 64, 65, 100, 127, 1000, 1025, 4999]
+        in_graph = [int(xla.padded_size(tf.constant(size), step)) for size in some]
+        assert in_graph == [xla.padded_size(size, step) for size in some]
+
+
+@pytest.mark.parametrize("channel_blur", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "sigma"),
+    [((2, 70, 90, 3), 1.3), ((1, 65, 3, 2), 9.0), ((1, 2, 300, 1), 3.5), ((1, 66, 20, 3), 66.0)],
+)
+def test_a_wide_blur_of_a_large_image_is_scipys(shape, sigma, channel_blur):
+    natural = floats(*shape)
+    axes = (0, sigma, sigma, sigma if channel_blur else 0)
+    expected = scipy.ndimage.gaussian_filter(
+        natural.astype(float), axes, mode="reflect", truncate=4.0
+    )
+    blurred = perturb(natural, "blur", sigma, channel_blur=channel_blur)
+    np.testing.assert_allclose(blurred, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [1.2, 1.5, 5.0, 28.0])
+@pytest.mark.parametrize("shape", [(28, 28, 1), (32, 32, 3)])
+def test_tiles_have_the_bits_of_whole_matrices(sigma, shape):
+    images = tf.constant(floats(3, *shape))
+    np.testing.assert_array_equal(
+        gaussian_blur._blur_by_tiles(images, sigma, False),
+        gaussian_blur._blur_by_matrices(images, sigma, False),
+    )
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (66, 6, 3)])
+@pytest.mark.parametrize(("kind", "level"), CASES)
+def test_inside_a_function_that_the_caller_compiles(kind, level, shape):
+    natural = tf.constant(floats(3, *shape))
+    expected = perturb(natural, kind, level).numpy()
+
+    @tf.function(jit_compile=True)
+    def constant():
+        return perturb(natural, kind, level)
+
+    @tf.function(jit_compile=True)
+    def argument(images, index):
+        return perturb(images * 1.0, kind, level, index=index)
+
+    np.testing.assert_array_equal(constant(), expected)
+    np.testing.assert_array_equal(argument(natural, tf.range(3)), expected)
+
+
+@pytest.mark.parametrize(("kind", "level"), CASES)
+def test_vectorized_map_rounds_at_most_otherwise(kind, level):
+    natural = tf.constant(floats(4, 8, 8, 3))
+    mapped = tf.vectorized_map(
+        lambda pair: perturb(pair[0], kind, level, index=pair[1]), (natural, tf.range(4))
+    )
+    exact = kind in ("hot", "stuck")
+    np.testing.assert_allclose(
+        mapped, perturb(natural, kind, level), rtol=0, atol=0 if exact else 5e-7
+    )
