@@ -30,6 +30,32 @@ class Fork:
     pid: int
 
 
+class Begun:
+    """What was begun, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, forks: "Forks", fork: Fork):
+        self._forks, self._fork = forks, fork
+        self._done: subprocess.CompletedProcess | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        return self._done.returncode if self._done else None
+
+    def poll(self) -> int | None:
+        # One that has ended stays a zombie until it is waited for.
+        stat = Path(f"/proc/{self._fork.pid}/stat")
+        if not self._done and stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            self.communicate()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._fork.pid, number)
+
+    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+        self._done = self._done or self._forks.wait(self._fork, timeout)
+        return self._done.stdout, self._done.stderr
+
+
 class Forks:
     """The process, as those see it that ask for forks.
 
