@@ -20,11 +20,12 @@ from robust_tf.training import Adam, Natural, Recipe, fit
 from tests.forks import Forks
 from tests.helpers import ROOT, carry_out, command_line, short, weights
 
-# Files that take a minute or more come first, so that no worker is left with one at the end.
+# Files that take half a minute or more come first, the longest before the others, so that no
+# worker is left with one at the end.
 LONG = (
-    "test_ray", "test_cifar10", "test_sweeps", "test_pipeline", "test_compact",
-    "test_standardization",
-    "test_benchmarks", "test_clean_processes", "test_distribution", "test_uploads",
+    "test_ray", "test_cifar10", "test_pipeline", "test_sweeps", "test_training",
+    "test_standardization", "test_benchmarks", "test_compact", "test_transfer_runs",
+    "test_readme", "test_uploads", "test_distribution", "test_clean_processes", "test_mixtures",
 )  # fmt: skip
 
 

@@ -8,10 +8,13 @@ import dataclasses
 import gc
 import json
 import multiprocessing
+import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import runpy
 import select
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -25,6 +28,32 @@ class Fork:
     arguments: list[str]
     outputs: list[str]
     pid: int
+
+
+class Begun:
+    """What was begun, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, forks: "Forks", fork: Fork):
+        self._forks, self._fork = forks, fork
+        self._done: subprocess.CompletedProcess | None = None
+
+    @property
+    def returncode(self) -> int | None:
+        return self._done.returncode if self._done else None
+
+    def poll(self) -> int | None:
+        # One that has ended stays a zombie until it is waited for.
+        stat = Path(f"/proc/{self._fork.pid}/stat")
+        if not self._done and stat.read_text().rpartition(")")[2].split()[0] == "Z":
+            self.communicate()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._fork.pid, number)
+
+    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+        self._done = self._done or self._forks.wait(self._fork, timeout)
+        return self._done.stdout, self._done.stderr
 
 
 class Forks:
@@ -119,8 +148,30 @@ def _run(arguments: list[str], environment: dict[str, str], *outputs: str) -> No
     os.environ.update(environment)
     # As in a terminal, even where what started the tests ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    _fork_a_server()
     sys.argv = arguments
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+
+
+def _fork_a_server() -> None:
+    """Starts the server that a sweep's processes are forks of: as a fork, not as a fresh process.
+
+    `multiprocessing` would start one that imports TensorFlow once more.
+    """
+    server = multiprocessing.forkserver._forkserver
+    with socket.socket(socket.AF_UNIX) as listener:
+        address = multiprocessing.connection.arbitrary_address("AF_UNIX")
+        listener.bind(address)
+        listener.listen()
+        alive, server._forkserver_alive_fd = os.pipe()
+        server._forkserver_address, server._forkserver_pid = address, os.fork()
+        if not server._forkserver_pid:
+            os.close(server._forkserver_alive_fd)  # it ends when all others have closed it
+            try:
+                multiprocessing.forkserver.main(listener.detach(), alive, [])
+            finally:
+                os._exit(0)
+    os.close(alive)
 
 
 if __name__ == "__main__":

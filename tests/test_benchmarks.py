@@ -1,7 +1,6 @@
 """The benchmarks run; how fast anything is, no test says."""
 
-import subprocess
-import sys
+import os
 
 import numpy as np
 import pandas as pd
@@ -9,18 +8,15 @@ import pytest
 
 from benchmarks import peers
 from robust_tf.perturbations import KINDS
-from tests.helpers import ROOT
+from tests.helpers import outcome
 
 
-def test_parts_run(tmp_path):
+def test_parts_run(forks, tmp_path, tmp_path_factory):
     """All that take less than a minute."""
     parts = [f"--only={part}" for part in ("perturbations", "evaluation", "processes")]
     flags = ("--quick", *parts, "--data_source=sample", "--rounds=1", f"--output_dir={tmp_path}")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", *flags],
-        cwd=ROOT, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = forks.run(["benchmarks", *flags], tmp_path_factory.mktemp("output"), os.environ, 600)
+    assert done.returncode == 0, outcome(done)
     goals = pd.concat(map(pd.read_csv, tmp_path.glob("goals_*.csv")))
     assert set(goals["goal"]) >= {1, 4, 6, 7}
     assert (goals["figure"] > 0).all()

@@ -1,5 +1,6 @@
 """An export is useful without us: processes of their own, with TensorFlow or less of us."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robust_tf import saved_models
+from robust_tf import data, models, saved_models
+from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import warmup
-from tests.helpers import ROOT
+from robust_tf.training import Adam, Natural, Recipe, Transfer, fit
+from tests.helpers import outcome
 
 
 def run(*command, **kwargs) -> str:
@@ -46,20 +49,28 @@ for name in ("keras", "robust_tf"):
         continue
     sys.exit(name + " can be imported")
 import numpy as np, tensorflow as tf
-serve = tf.saved_model.load(sys.argv[1]).signatures[sys.argv[2]]
-out = serve(images=tf.constant(np.load(sys.argv[3])))
-np.savez(sys.argv[4], **{name: value.numpy() for name, value in out.items()})
+model, folder, *signatures = sys.argv[1:]
+loaded = tf.saved_model.load(model)
+for signature in signatures:
+    images = tf.constant(np.load(folder + "/" + signature + ".npy"))
+    out = loaded.signatures[signature](images=images)
+    np.savez(signature + ".npz", **{name: value.numpy() for name, value in out.items()})
 """
 
 
+@pytest.fixture(scope="module")
+def answers(exported, requests, without_us, tmp_path_factory):
+    """The folder of what TensorFlow alone says of the images, by signature."""
+    folder = tmp_path_factory.mktemp("answers")
+    arguments = exported, requests[0], "serving_default", "encoded"
+    run(sys.executable, "-c", WITH_TENSORFLOW_ALONE, *arguments, env=without_us, cwd=folder)
+    return folder
+
+
 @pytest.mark.parametrize("signature", ["serving_default", "encoded"])
-def test_tensorflow_alone_gets_the_same_probabilities(
-    exported, requests, without_us, tmp_path, signature
-):
-    folder, expected = requests
-    paths = exported, signature, folder / f"{signature}.npy", tmp_path / "out.npz"
-    run(sys.executable, "-c", WITH_TENSORFLOW_ALONE, *paths, env=without_us, cwd=tmp_path)
-    out = np.load(tmp_path / "out.npz")
+def test_tensorflow_alone_gets_the_same_probabilities(requests, answers, signature):
+    _, expected = requests
+    out = np.load(answers / f"{signature}.npz")
     np.testing.assert_allclose(out["probabilities"], expected, rtol=0, atol=1e-6)
     assert (out["probabilities"].dtype, out["label"].dtype) == (np.float32, np.int64)
     np.testing.assert_array_equal(out["label"], expected.argmax(axis=1))
@@ -122,46 +133,44 @@ def test_each_warm_up_request_can_be_replayed(exported, trained, sample):
         np.testing.assert_allclose(received, expected, rtol=0, atol=1e-6)
 
 
-CHAIN = """
-import sys
-from robust_tf import data, models, saved_models
-from robust_tf.perturbations import Perturbation
-from robust_tf.training import Adam, Natural, Recipe, Transfer, fit
-
-before, after, units = sys.argv[1:]
-mnist = data.load("mnist", data_source="sample", train_examples=400, test_examples=10)
-recipe = Recipe(epochs=1, batch_size=100, optimizer=Adam(learning_rate=0.001))
-if before:
-    pretrained = saved_models.load(saved_models.find("pretrained", before))
-    head = [int(units)]
-    build = lambda: models.with_new_head(pretrained, 10, head, freeze_base=False, seed=0)
-    strategy = Transfer(perturbation=Perturbation("hot", 3))
-else:
-    build = lambda: models.build("mnist_cnn", (28, 28, 1), 10)
-    strategy = Natural()
-started = strategy.prepare(mnist.train, build, recipe)
-fit(started)
-print(saved_models.export(
-    started.model, after, label_names=mnist.label_names, training={}
-))
-"""
+def export(before: str, after: str, units: str) -> None:
+    """Trains and exports a natural model, or one by transfer from an export before."""
+    mnist = data.load("mnist", data_source="sample", train_examples=400, test_examples=10)
+    recipe = Recipe(epochs=1, batch_size=100, optimizer=Adam(learning_rate=0.001))
+    if before:
+        pretrained = saved_models.load(saved_models.find("pretrained", before))
+        head = [int(units)]
+        build = lambda: models.with_new_head(pretrained, 10, head, freeze_base=False, seed=0)  # noqa: E731
+        strategy = Transfer(perturbation=Perturbation("hot", 3))
+    else:
+        build = lambda: models.build("mnist_cnn", (28, 28, 1), 10)  # noqa: E731
+        strategy = Natural()
+    started = strategy.prepare(mnist.train, build, recipe)
+    fit(started)
+    print(saved_models.export(started.model, after, label_names=mnist.label_names, training={}))
 
 
-def test_export_transfer_export_in_three_processes(requests, without_us, tmp_path):
+def test_export_transfer_export_in_three_processes(requests, without_us, forks, tmp_path):
     """Each has nothing of the one before but its directory."""
     directories = ["", *(str(tmp_path / name) for name in ("natural", "first", "second"))]
     for before, after, units in zip(directories, directories[1:], ["", "32", "16"]):
         if before:
             Path(before).rename(f"{before}-moved")
             before += "-moved"
-        printed = run(sys.executable, "-c", CHAIN, before, after, units, cwd=ROOT)
-        assert Path(printed.split()[-1]) == Path(after) / "1"
+        line = ["tests.test_clean_processes", before, after, units]
+        done = forks.run(line, tmp_path, os.environ, 300)
+        assert done.returncode == 0, outcome(done)
+        assert Path(done.stdout.split()[-1]) == Path(after) / "1"
     folder, _ = requests
-    paths = Path(after) / "1", "serving_default", folder / "serving_default.npy", "out.npz"
-    run(sys.executable, "-c", WITH_TENSORFLOW_ALONE, *paths, env=without_us, cwd=tmp_path)
+    arguments = Path(after) / "1", folder, "serving_default"
+    run(sys.executable, "-c", WITH_TENSORFLOW_ALONE, *arguments, env=without_us, cwd=tmp_path)
     model = saved_models.load(Path(after) / "1")
     assert [layer.name for layer in model.layers][-3:] == ["head_1", "head_2", "logits"]
     images = np.load(folder / "serving_default.npy")
     expected = softmax(model(images, training=False))
-    received = np.load(tmp_path / "out.npz")["probabilities"]
+    received = np.load(tmp_path / "serving_default.npz")["probabilities"]
     np.testing.assert_allclose(received, expected, rtol=0, atol=1e-6)
+
+
+if __name__ == "__main__":
+    export(*sys.argv[1:])

@@ -1,4 +1,4 @@
-import subprocess
+import os
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ from robust_tf.evaluation import Evaluator, Natural, measures
 from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import comparison
-from tests.helpers import ROOT, command_line
+from tests.helpers import command_line, outcome
 
 CONDITIONS = (
     Natural(),
@@ -83,11 +83,13 @@ def test_the_figure(found):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(forks, tmp_path_factory):
     """Two runs with their results."""
     folder = tmp_path_factory.mktemp("runs")
     flags = ["--perturb=hot", "--data_source=sample", "--epochs=1", "--trials=1"]
-    subprocess.run(command_line(folder, *flags), cwd=ROOT, check=True, timeout=300)
+    line = command_line(folder, *flags)[2:]
+    done = forks.run(line, tmp_path_factory.mktemp("output"), os.environ, 300)
+    assert done.returncode == 0, outcome(done)
     return folder
 
 

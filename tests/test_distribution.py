@@ -1,6 +1,6 @@
 """One model on several devices: two logical CPUs."""
 
-import subprocess
+import os
 import sys
 
 import numpy as np
@@ -13,7 +13,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.perturbations import Perturbation
 from robust_tf.training import Adam, AdamW, Incremental, Ramp, Recipe, devices
-from tests.helpers import ROOT, check_one_line
+from tests.helpers import check_one_line
 
 BATCH, EPOCHS = 400, 4
 
@@ -69,16 +69,15 @@ def train(count: int, dropout: float, path: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(forks, tmp_path_factory):
     """What `train` left, by number of devices and dropout."""
 
     def run(devices: int, dropout: float):
-        path = tmp_path_factory.mktemp("devices") / "left.npz"
-        call = f"train({devices}, {dropout}, {str(path)!r})"
-        command = [sys.executable, "-c", f"from tests.test_distribution import train; {call}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        folder = tmp_path_factory.mktemp("devices")
+        line = ["tests.test_distribution", str(devices), str(dropout), f"{folder}/left.npz"]
+        done = forks.run(line, folder, os.environ, 600)
         assert done.returncode == 0, done.stderr
-        return np.load(path)
+        return np.load(folder / "left.npz")
 
     return {key: run(*key) for key in ((1, 0.0), (2, 0.0), (1, 0.2), (2, 0.2))}
 
@@ -158,3 +157,7 @@ def test_shards_of_a_batch(count, number):
 def test_xla_and_several_devices(command):
     done = command("--data_source=sample", "--distribute=mirrored", "--jit_compile=on")
     check_one_line(done, 2, "--jit_compile=on: expected off with distribute=mirrored")
+
+
+if __name__ == "__main__":
+    train(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])

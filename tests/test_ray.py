@@ -20,6 +20,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.executors import ray
 from robust_tf.executors.ray import Cluster
 from tests import short_sweep
+from tests.forks import Begun
 from tests.helpers import ROOT, check_one_line, command_line
 from tests.test_sweeps import SMALL, tables
 
@@ -148,21 +149,18 @@ def hidden() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def nodes(hidden) -> Iterator[Nodes]:
+def nodes(hidden, forks) -> Iterator[Nodes]:
     both = Nodes(hidden)
+    both.forks = forks
     yield both
     both.stop()  # fails if a process is left
 
 
-def begin(nodes: Nodes, folder: Path, *flags: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        command_line(folder, *GRID, *flags, pipeline="pipelines.grid"),
-        cwd=ROOT,
-        env=nodes.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def begin(nodes: Nodes, folder: Path, *flags: str) -> Begun:
+    """Begins a sweep on the cluster in a fork."""
+    line = command_line(folder, *GRID, *flags, pipeline="pipelines.grid")[2:]
+    output = Path(tempfile.mkdtemp(dir=nodes.folder))
+    return Begun(nodes.forks, nodes.forks.start(line, output, nodes.environment))
 
 
 def epochs(folder: Path) -> dict[str, int]:

@@ -2,7 +2,6 @@ import functools
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,7 @@ from robust_tf.runs.experiments import Cell, Selection
 from robust_tf.runs.presets import DATA
 from robust_tf.runs.sources import Sources
 from robust_tf.runs.tasks import Task, plan, work
-from tests.helpers import ROOT, check_one_line, command_line, outcome
+from tests.helpers import ROOT, check_one_line, command_line, outcome, wait_until
 
 SMALL = (
     "--datasets=mnist",
@@ -41,26 +40,14 @@ def tables(output_dir: Path, experiment: str = "grid") -> tuple[bytes, pd.DataFr
     return (folder / "trials.csv").read_bytes(), runs
 
 
-def start(tmp_path, *flags: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        command_line(tmp_path, *flags, pipeline="pipelines.grid"),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # As in a terminal, even where what started the tests ignores Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Path:
     """The output directory of a sweep that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(folder, *GRID, "--workers=2")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert "5 of 5 models are done" in out and "5/5 [" in err
+    line = command_line(folder, *GRID, "--workers=2", pipeline="pipelines.grid")
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, outcome(done)
+    assert "5 of 5 models are done" in done.stdout and "5/5 [" in done.stderr
     return folder / "results"
 
 
@@ -101,17 +88,15 @@ def test_transfer_without_its_natural_model_in_the_plan_trains_that_first(tmp_pa
     assert len(list((tmp_path / "results").glob("mnist-natural-*/runs.csv"))) == 1
 
 
-def test_ctrl_c_leaves_what_is_done(tmp_path):
-    process = start(tmp_path, *GRID)
+def test_ctrl_c_leaves_what_is_done(forks, tmp_path, tmp_path_factory):
+    line = command_line(tmp_path, *GRID, pipeline="pipelines.grid")[2:]
+    process = forks.start(line, tmp_path_factory.mktemp("output"), os.environ)
     folder = tmp_path / "results"
-    deadline = time.monotonic() + 120
-    while not list(folder.glob("mnist-natural-*[!l]/trials.csv")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in err
+    wait_until(lambda: list(folder.glob("mnist-natural-*[!l]/trials.csv")))
+    os.kill(process.pid, signal.SIGINT)
+    done = forks.wait(process, 60)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
     trials, runs = tables(folder)
     assert len(runs) >= 1 and b"natural" in trials  # tables of what is there
 

@@ -11,7 +11,17 @@ from robust_tf import models
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation
 from robust_tf.results import HISTORY_COLUMNS
-from robust_tf.training import Adam, Backup, Incremental, Natural, Recipe, compile_model, fit
+from robust_tf.training import (
+    SGD,
+    Adam,
+    AdamW,
+    Backup,
+    Incremental,
+    Natural,
+    Recipe,
+    compile_model,
+    fit,
+)
 from tests.helpers import assert_same_weights, weights
 
 
@@ -169,6 +179,22 @@ def test_small_gradients_are_scaled_in_float16_only():
     for precision, scaled in (("mixed_float16", True), ("mixed_bfloat16", False)):
         optimizer = compiled(precision=precision).optimizer
         assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer) == scaled
+
+
+@pytest.mark.parametrize(("optimizer", "steps"), [(Adam(), 1), (SGD(), 2), (AdamW(), 2)])
+def test_a_step_is_traced_once(small, monkeypatch, optimizer, steps):
+    traced = []
+    step = keras.Model.train_step
+    monkeypatch.setattr(
+        keras.Model, "train_step", lambda self, data: traced.append(1) or step(self, data)
+    )
+    training = Natural().prepare(
+        small.train.first(40),
+        lambda: models.build("mnist_cnn", (28, 28, 1), 10),
+        Recipe(epochs=2, batch_size=40 // steps, optimizer=optimizer, weight_average=0.5),
+    )
+    fit(training)
+    assert len(traced) == 1
 
 
 def test_the_seed_decides_everything(small):

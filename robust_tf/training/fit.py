@@ -93,6 +93,7 @@ def fit(
             steps_per_epoch=training.steps_per_epoch,
             jit_compile=jit_compile,
         )
+        _make_variables(training.model)
     earlier = backup.restore(training.model) if backup else pd.DataFrame()
     callbacks = [
         *training.callbacks,
@@ -126,17 +127,20 @@ def fit(
     return pd.concat([earlier, rows], ignore_index=True)
 
 
+def _make_variables(model: keras.Model) -> None:
+    """Makes the optimiser's and the metrics' variables; a step that makes them is traced twice."""
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+    for metric in model.metrics:
+        if not getattr(metric, "built", True):
+            metric.build(keras.KerasTensor([None], "int64"), model.output)
+
+
 def _fit_on_devices(
     training: Training, callbacks: list[keras.callbacks.Callback]
 ) -> keras.callbacks.History:
     """As `keras.Model.fit`, which fails where the devices are those of several workers."""
     model, distribution = training.model, training.distribution
-    with distribution.scope():  # variables that a traced step must find made
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
-        for metric in model.metrics:
-            if not getattr(metric, "built", True):
-                metric.build(keras.KerasTensor([None], "int64"), model.output)
 
     @tf.function(autograph=False)
     def step(iterator: tf.distribute.DistributedIterator) -> None:
