@@ -39,8 +39,8 @@ def main(values: flags.Values) -> None:
             classifier, dataset, conditions, trials=tests.trials, seed=values.seed, **folders
         )
     print(
-        f"\nThe largest flows between classes, {classifier.name}, {len(dataset.test):,} test "
-        f"images of {dataset.name} ({dataset.source}); share in percent of the class\n"
+        f"\nThe largest flows between classes, {classifier.name}, "
+        f"{app.images_of(dataset)}; share in percent of the class\n"
     )
     table = confusions.largest(found.changes, _SHOWN)
     table = table.assign(images=table["images"].round(1), share=table["share"].mul(100).round(2))

@@ -1,6 +1,7 @@
 """Flags from declared settings: argv to values, and help. No state outlives a call."""
 
 import dataclasses
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,8 +81,11 @@ def parse(argv: Sequence[str], groups: Groups) -> Values:
     for name, one in declared.items():
         value = parsed[name].value
         if parsed[name].present and value is not None:
+            if one.setting.type is str:
+                value = os.path.expanduser(value)  # no shell does after "--name="
             read = value if isinstance(value, bool) else one.setting.read(name, value)
             given[name] = one.setting.check(name, read)
+    others = [os.path.expanduser(other) for other in others]
     return Values(given, others, {name: _default(one) for name, one in declared.items()})
 
 

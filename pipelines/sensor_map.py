@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, Model, Outputs, some
-from robust_tf import settings
+from robust_tf import results, settings
 from robust_tf.runs.sources import Sources
 from robust_tf.settings import Setting
 from robust_tf.studies import sensor_map
@@ -48,9 +48,9 @@ def main(values: flags.Values) -> None:
         folder, positions, summary = sensor_map.write(
             classifier, dataset, values.defect, baseline=baseline, **folders
         )
+    places = results.counted(len(positions) // len(summary), "position")
     print(
-        f"\nOne {values.defect} pixel at each of {len(positions) // len(summary):,} positions, "
-        f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source}), in percent\n"
+        f"\nOne {values.defect} pixel at each of {places}, {app.images_of(dataset)}, in percent\n"
     )
     shown = summary.set_index("training" if summary["training"].is_unique else "model")[
         [name for name in summary if "_" in name]

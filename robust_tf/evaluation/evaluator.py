@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-import tqdm
 
 from robust_tf import models
 from robust_tf.data import Split
 from robust_tf.evaluation.conditions import Condition, trial_seed
 from robust_tf.perturbations import example_seeds
+from robust_tf.progress import Bar
 
 
 def batch_size(image_shape: tuple[int, int, int]) -> int:
@@ -234,7 +234,7 @@ def by_condition(
         for condition in conditions
     }
     total = sum(map(len, passes.values()))
-    with tqdm.tqdm(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
+    with Bar(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
         for condition, left in passes.items():
             rows: list[dict[str, object]] = []
             for trial in left:

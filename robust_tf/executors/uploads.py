@@ -240,7 +240,7 @@ class _Place:
 
     def _sent(self, name: str) -> dict[str, list[int]]:
         path = self._record(name)
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
     def _unsent(self, name: str) -> dict[str, list[int]]:
         """The files of a folder that are not uploaded, in the order in which they are to be."""
@@ -253,7 +253,7 @@ class _Place:
         content = json.dumps({**self._sent(name), **files})
         self._record(name).parent.mkdir(exist_ok=True)
         with replacing(self._record(name)) as temporary:
-            temporary.write_text(content)
+            temporary.write_text(content, encoding="utf-8")
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[None]:

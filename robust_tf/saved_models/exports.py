@@ -20,7 +20,7 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import models
 from robust_tf.errors import Unavailable, one_line
-from robust_tf.files import new_folder, replacing
+from robust_tf.files import new_folder, replacing, without_patterns
 from robust_tf.saved_models import signatures, warmup
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
@@ -31,6 +31,7 @@ _ARCHITECTURE = Path(EXTRA, "model.json")
 _METADATA = Path(EXTRA, "metadata.json")
 
 
+@models.keras_defaults()
 def export(
     model: keras.Model,
     directory: str | os.PathLike,
@@ -100,8 +101,9 @@ def export(
     with new_folder(folder) as temporary:
         tf.saved_model.save(root, os.fspath(temporary), signatures=functions)
         (temporary / EXTRA).mkdir()
-        (temporary / _ARCHITECTURE).write_text(_architecture(model))
-        (temporary / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+        (temporary / _ARCHITECTURE).write_text(_architecture(model), encoding="utf-8")
+        text = json.dumps(metadata, indent=2) + "\n"
+        (temporary / _METADATA).write_text(text, encoding="utf-8")
         if "encoded" in functions:
             png = tf.io.encode_png(example).numpy()
             requests["encoded"] = {"images": np.array([png], object)}
@@ -147,6 +149,7 @@ def find(argument: str, path: str | os.PathLike) -> Path:
     raise Unavailable(argument, path, expected)
 
 
+@models.keras_defaults()
 def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Model:
     """Reloads an export as the functional model it was made from.
 
@@ -164,11 +167,13 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
     """
     folder = Path(folder)
     try:
-        model = keras.models.model_from_json((folder / _ARCHITECTURE).read_text())
-        values = tf.train.load_checkpoint(os.fspath(folder / "variables" / "variables"))
-        for i, variable in enumerate(model.variables):
-            key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
-            variable.assign(values.get_tensor(key))
+        text = (folder / _ARCHITECTURE).read_text(encoding="utf-8")
+        model = keras.models.model_from_json(text)
+        with without_patterns(folder) as plain:
+            values = tf.train.load_checkpoint(os.fspath(plain / "variables" / "variables"))
+            for i, variable in enumerate(model.variables):
+                key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
+                variable.assign(values.get_tensor(key))
     except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
         problem = f"expected a SavedModel that this package exported ({one_line(error)})"
         raise Unavailable(argument, folder, problem) from error
@@ -189,7 +194,7 @@ def metadata(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(folder) / _METADATA
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise Unavailable("saved_model", folder, f"{path} is damaged") from error
 

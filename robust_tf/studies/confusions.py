@@ -10,7 +10,6 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-import tqdm
 
 from robust_tf import results
 from robust_tf.data import Data
@@ -25,6 +24,7 @@ from robust_tf.evaluation import (
     number_of_trials,
 )
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
+from robust_tf.progress import Bar
 from robust_tf.results import figures
 from robust_tf.results.labels import training_of
 from robust_tf.saved_models import Classifier
@@ -88,7 +88,7 @@ def measure(
     having = np.bincount(natural, minlength=classes)[:, np.newaxis]
     changes, flips, flipped = [], [], dict[str, np.ndarray]()
     in_order = sorted(conditions, key=lambda condition: condition.level)
-    for condition in tqdm.tqdm(in_order, desc=label, unit="test", disable=label is None):
+    for condition in Bar(in_order, desc=label, unit="test", disable=label is None):
         counts = np.zeros((classes, classes))
         count = number_of_trials(condition, trials)
         for trial in range(count):

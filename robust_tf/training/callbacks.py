@@ -8,7 +8,8 @@ import math
 import time
 
 import keras
-import tqdm
+
+from robust_tf.progress import Bar
 
 
 class Throughput(keras.callbacks.Callback):
@@ -57,7 +58,7 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
-        self._bar = tqdm.tqdm(
+        self._bar = Bar(
             desc=label,
             initial=initial_epoch * steps_per_epoch,
             total=epochs * steps_per_epoch,
