@@ -62,8 +62,12 @@ def measure(
         for round_ in range(rounds):
             seconds, memory, parts = timed_run([*MNIST, *flags], Path(folder) / str(round_))
             found.setdefault("robust_tf", []).append((seconds, memory))
-            for name, command in commands.items():
-                found.setdefault(name, []).append(run(command))
+            for name in list(commands):
+                try:
+                    found.setdefault(name, []).append(run(commands[name]))
+                except RuntimeError as error:
+                    left_out.append(f"{name}: {error}")
+                    del commands[name], found[name]
     rows = [
         (name, statistics.median(s for s, _ in values), max(m for _, m in values))
         for name, values in found.items()

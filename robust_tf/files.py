@@ -77,13 +77,16 @@ def file_name(text: str) -> str:
 
 
 @contextlib.contextmanager
-def without_patterns(folder: Path) -> Iterator[Path]:
-    """A name of a folder in which TensorFlow's readers find no pattern, which is what `[` begins.
+def for_tensorflow(folder: Path) -> Iterator[Path]:
+    """A name of a folder that TensorFlow takes for it.
+
+    TensorFlow's readers take `[` for the beginning of a pattern, and all names for UTF-8.
 
     Args:
-        folder: the folder; itself, where its name has none of them.
+        folder: the folder; gives itself where that is no matter.
     """
-    if not set(os.fspath(folder)) & set("*?[]\\"):
+    name = os.fspath(folder)
+    if os.fsencode(name) == name.encode() and not set(name) & set("*?[]\\"):
         yield folder
         return
     with tempfile.TemporaryDirectory() as place:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
-from robust_tf.files import without_patterns
+from robust_tf.files import for_tensorflow
 from robust_tf.saved_models import exports
 
 # What a signature and an output are called where there are several.
@@ -118,7 +118,7 @@ def load(
         return _keras(path, input_range, argument)
     folder = exports.find(argument, path)
     try:
-        with without_patterns(folder) as plain:
+        with for_tensorflow(folder) as plain:
             loaded = tf.saved_model.load(os.fspath(plain))
     except (OSError, ValueError, LookupError, tf.errors.OpError) as error:
         raise Unavailable(argument, path, f"expected a SavedModel ({one_line(error)})") from error

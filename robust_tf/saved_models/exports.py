@@ -20,7 +20,7 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import models
 from robust_tf.errors import Unavailable, one_line
-from robust_tf.files import new_folder, replacing, without_patterns
+from robust_tf.files import for_tensorflow, new_folder, replacing
 from robust_tf.saved_models import signatures, warmup
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
@@ -99,7 +99,8 @@ def export(
     }
     folder = directory / str(max(versions(directory), default=0) + 1)
     with new_folder(folder) as temporary:
-        tf.saved_model.save(root, os.fspath(temporary), signatures=functions)
+        with for_tensorflow(temporary) as plain:
+            tf.saved_model.save(root, os.fspath(plain), signatures=functions)
         (temporary / EXTRA).mkdir()
         (temporary / _ARCHITECTURE).write_text(_architecture(model), encoding="utf-8")
         text = json.dumps(metadata, indent=2) + "\n"
@@ -108,7 +109,8 @@ def export(
             png = tf.io.encode_png(example).numpy()
             requests["encoded"] = {"images": np.array([png], object)}
             (temporary / EXAMPLE).write_bytes(png)
-        warmup.write(temporary / EXTRA, directory.name, requests)
+        with for_tensorflow(temporary) as plain:
+            warmup.write(plain / EXTRA, directory.name, requests)
     return folder
 
 
@@ -169,7 +171,7 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
     try:
         text = (folder / _ARCHITECTURE).read_text(encoding="utf-8")
         model = keras.models.model_from_json(text)
-        with without_patterns(folder) as plain:
+        with for_tensorflow(folder) as plain:
             values = tf.train.load_checkpoint(os.fspath(plain / "variables" / "variables"))
             for i, variable in enumerate(model.variables):
                 key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
