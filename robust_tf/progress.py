@@ -24,11 +24,11 @@ class Bar(tqdm.tqdm):
 
     def refresh(self, *args, **options):
         """Draws the bar again, on a terminal."""
-        return self._is_live() and super().refresh(*args, **options)
+        return not self.disable and self._is_live() and super().refresh(*args, **options)
 
     def clear(self, *args, **options):
         """Removes the bar, from a terminal."""
-        if self._is_live():
+        if not self.disable and self._is_live():
             super().clear(*args, **options)
 
     def update(self, n: float | None = 1):

@@ -45,6 +45,12 @@ def blank(width: float, height: float) -> matplotlib.figure.Figure:
     return _Figure(figsize=(width, height), layout="constrained")
 
 
+def short(text: object, longest: int = 40) -> str:
+    """A name of the user's, cut where a figure has no room for so many characters."""
+    name = str(text)
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def save(
     figures: Mapping[str, matplotlib.figure.Figure],
     folder: Path,
@@ -203,14 +209,14 @@ def examples(table: pd.DataFrame) -> matplotlib.figure.Figure:
         if i == 0:
             axes.set_title(test, fontsize=10)
         if j == 0:
-            axes.set_ylabel(f"true: {first['label']}", fontsize=10)
+            axes.set_ylabel(f"true: {short(first['label'], 20)}", fontsize=10)
         for line, (training, predicted) in enumerate(zip(group["training"], group["predicted"])):
             # As text: a CSV may have made numbers of digits' names.
             right = str(predicted) == str(first["label"])
             axes.text(
                 0.5,
                 -0.06 - 0.13 * line,
-                f"{training}: {predicted} {'✓' if right else '✗'}",
+                f"{training}: {short(predicted, 20)} {'✓' if right else '✗'}",
                 color=good if right else bad,
                 fontsize=8,
                 ha="center",

@@ -270,7 +270,7 @@ def figure(tests: pd.DataFrame) -> matplotlib.figure.Figure:
         places = np.arange(len(shown)) + (i - (len(names) - 1) / 2) * 0.6 / len(names)
         style = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)], "linestyle": "none"}
         reach = 100 * np.abs(own[["low", "high"]].sub(own["accuracy"], axis=0).to_numpy().T)
-        label = f"{own['training'].iloc[0]} ({name})"
+        label = f"{own['training'].iloc[0]} ({figures.short(name, 80)})"
         above.errorbar(places, 100 * own["accuracy"], reach, label=label, capsize=2, **style)
         below.plot(places, 100 * own["calibration_error"], **style)
     above.set(ylabel="accuracy [%]")

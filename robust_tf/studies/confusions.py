@@ -176,7 +176,9 @@ def changes_figure(
     table = table[table["test_level"] == highest]
     kinds = list(dict.fromkeys(table["test_perturb"]))
     names = list(label_names)
-    side = max(2.6, 0.28 * len(names) + 0.9)
+    ticks = [figures.short(name) for name in names]
+    room = 0.06 * max(0, max(map(len, ticks)) - 12)
+    side = max(2.6, 0.28 * len(names) + 0.9) + room
     figure = figures.blank(side * len(kinds) + 0.8, side + 1.0)
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kind in zip(panels, kinds):
@@ -188,8 +190,8 @@ def changes_figure(
                 matrix[place] = 100 * row.share
         image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=max(1.0, np.nanmax(matrix)))
         axes.set_title(condition_label(kind, own["test_level"].iloc[0]), fontsize=10)
-        axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
-        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_xticks(range(len(names)), ticks, fontsize=7, rotation=90)
+        axes.set_yticks(range(len(names)), ticks, fontsize=7)
         axes.set_xlabel("perturbed image")
         figure.colorbar(image, ax=axes, shrink=0.7)
     panels[0].set_ylabel("natural image")
@@ -217,9 +219,10 @@ def flips_figure(table: pd.DataFrame, title: str) -> matplotlib.figure.Figure:
         for axes, row in zip(line, own.itertuples()):
             axes.imshow(figures.decoded(row.image), cmap="gray", vmin=0, vmax=1)
             level = condition_label(row.test_perturb, row.test_level)
+            texts = (row.natural, row.perturbed, row.label)
+            before, after, true = (figures.short(text, 20) for text in texts)
             axes.set_title(
-                f"{level}: {row.natural} → {row.perturbed}\nimage {row.example}, true: {row.label}",
-                fontsize=7,
+                f"{level}: {before} → {after}\nimage {row.example}, true: {true}", fontsize=7
             )
     figure.suptitle(f"{title}: the first to become another class", fontsize=10)
     return figure
@@ -272,7 +275,7 @@ def write(
         with writing_to("output_dir", output_dir):
             results.write(found.changes, folder / "changes.csv", CHANGES_COLUMNS)
             results.write(found.flips, folder / "flips.csv", FLIPS_COLUMNS)
-        title = f"{training_of(classifier)} ({classifier.name})"
+        title = f"{training_of(classifier)} ({figures.short(classifier.name, 80)})"
         drawn = {"changes": changes_figure(found.changes, data.label_names, title)}
         if len(found.flips):
             shown = first_to_flip(found, data, conditions, seed)

@@ -208,7 +208,8 @@ def figure(positions: pd.DataFrame, summary: pd.DataFrame) -> matplotlib.figure.
         image = axes.imshow(sensor, cmap="cividis", vmin=lowest, vmax=highest)
         axes.set(xlabel="column", ylabel="row")
         axes.set_title(
-            f"{row.training} ({row.model})\nwithout a defect {100 * row.natural_accuracy:.2f} %, "
+            f"{row.training} ({figures.short(row.model, 80)})\n"
+            f"without a defect {100 * row.natural_accuracy:.2f} %, "
             f"worst position {100 * row.lowest_accuracy:.2f} %",
             fontsize=9,
         )
