@@ -190,6 +190,28 @@ PEERS: dict[str, Callable[[str, float], Perturb | None]] = {
 }
 
 
+def prepared(
+    name: str, kind: str, level: float, shape: list[int], batch_size: int, count: int
+) -> Callable[[], None] | None:
+    """A peer over some batches of random images; None where it has no such perturbation."""
+    peer = PEERS[name](kind, level)
+    if peer is None:
+        return None
+    images = np.random.default_rng(0).random((batch_size * count, *shape), np.float32)
+    peer(images[:2])
+    return loop(np.split(images, count), peer)
+
+
+def loop(batches: list, run_one: Perturb) -> Callable[[], None]:
+    """A function that goes through all batches."""
+
+    def run() -> None:
+        for batch in batches:
+            run_one(batch)
+
+    return run
+
+
 def _tensor(batch: np.ndarray):
     import torch
 

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from benchmarks.peers import PEERS, Perturb
-from benchmarks.timing import medians, seconds
+from benchmarks.isolated import Isolated
+from benchmarks.peers import PEERS, loop
+from benchmarks.timing import Failed, medians, seconds
 from robust_tf.perturbations import perturb
 
 LEVELS = {"noise": 0.05, "stuck": 2, "dead": 2, "hot": 2, "blur": 1.0}
@@ -36,6 +37,7 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
         robust_tf's tf.data pipeline divided by it; and what was left out, with the reason.
     """
     rows, left_out = [], []
+    processes = {name: Isolated("benchmarks.peers:prepared") for name in PEERS}
     for setting, (shape, batch_size, count) in SETTINGS.items():
         count = max(batch_size, count // part // batch_size * batch_size)
         images = np.random.default_rng(0).random((count, *shape), np.float32)
@@ -45,25 +47,24 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
                 "robust_tf, tf.data": (_pipeline(batches, kind, level), _EPOCHS * count),
                 "robust_tf, function": (_function(batches, kind, level), count),
             }
-            for name, factory in PEERS.items():
-                some = batches[: max(1, len(batches) // _SLOW_PART)] if name in _SLOW else batches
+            timed = {name: lambda run=run: seconds(run) for name, (run, _) in variants.items()}
+            failed: dict[str, str] = {}
+            for name, process in processes.items():
+                some = max(1, len(batches) // _SLOW_PART) if name in _SLOW else len(batches)
                 try:
-                    peer = factory(kind, level)
-                    if peer is None:
-                        continue
-                    peer(batches[0][:2])
-                except Exception as error:  # a tool that is not installed or does not work
-                    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                    left_out.append(f"{name}, {kind}, {setting}: {reason}")
-                    continue
-                variants[name] = (_loop(some, peer), len(some) * batch_size)
-            times = medians(
-                {name: lambda run=run: seconds(run) for name, (run, _) in variants.items()}, rounds
-            )
+                    if process.prepare(name, kind, level, shape, batch_size, some):
+                        variants[name] = (process.seconds, some * batch_size)
+                        timed[name] = process.seconds
+                except Failed as error:
+                    failed[name] = str(error)
+            times = medians(timed, rounds, failed)
+            left_out += [f"{name}, {kind}, {setting}: {why}" for name, why in failed.items()]
             speeds = {name: variants[name][1] / time for name, time in times.items()}
             for name, speed in speeds.items():
                 ratio = speeds["robust_tf, tf.data"] / speed
                 rows.append((setting, kind, name, speed, ratio))
+    for process in processes.values():
+        process.close()
     columns = ["setting", "perturb", "tool", "images_per_s", "ratio"]
     return pd.DataFrame(rows, columns=columns), left_out
 
@@ -85,15 +86,7 @@ def _function(batches: list[np.ndarray], kind: str, level: float) -> Callable[[]
     """The images through `robust_tf.perturb` of a tensor, in a `tf.function`."""
     tensors = [tf.constant(batch) for batch in batches]
     function = tf.function(lambda images: perturb(images, kind, level), autograph=False)
-    return _loop(tensors, function)
-
-
-def _loop(batches: list, run_one: Perturb) -> Callable[[], None]:
-    def run() -> None:
-        for batch in batches:
-            run_one(batch)
-
-    return run
+    return loop(tensors, function)
 
 
 def goals(table: pd.DataFrame) -> list[tuple]:

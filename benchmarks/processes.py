@@ -62,8 +62,12 @@ def measure(
         for round_ in range(rounds):
             seconds, memory, parts = timed_run([*MNIST, *flags], Path(folder) / str(round_))
             found.setdefault("robust_tf", []).append((seconds, memory))
-            for name, command in commands.items():
-                found.setdefault(name, []).append(run(command))
+            for name in list(commands):
+                try:
+                    found.setdefault(name, []).append(run(commands[name]))
+                except RuntimeError as error:
+                    left_out.append(f"{name}: {error}")
+                    del commands[name], found[name]
     rows = [
         (name, statistics.median(s for s, _ in values), max(m for _, m in values))
         for name, values in found.items()
@@ -79,7 +83,7 @@ def timed_run(flags: list[str], folder: Path) -> tuple[float, float, dict[str, f
     command = [sys.executable, "-m", "benchmarks.timed_run", *flags]
     command += [f"--output_dir={folder}/results", f"--saved_models_dir={folder}/saved"]
     seconds, memory = run(command, ROBUST_TF_SECONDS=str(folder / "seconds.json"))
-    parts = json.loads((folder / "seconds.json").read_text())
+    parts = json.loads((folder / "seconds.json").read_text(encoding="utf-8"))
     (history,) = (folder / "results").glob("*/history.csv")
     epochs = pd.read_csv(history)["seconds"]
     # What the first epoch takes longer than others is tracing and starting.
@@ -121,7 +125,9 @@ def run(command: list[str], **environment: str) -> tuple[float, float]:
 def _peak_gib(pid: int) -> float:
     """The most memory that a running process has had; 0 when it has just ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = (
+            Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        )
     except FileNotFoundError:
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from benchmarks.timing import medians, seconds
+from benchmarks.isolated import Isolated
+from benchmarks.timing import Failed, medians, seconds
 from robust_tf import models
 from robust_tf.data import without_autotuning
 from robust_tf.training import Adam, Recipe, compile_model
@@ -18,6 +19,8 @@ SETTINGS = {
     "mnist": ("mnist_cnn", (28, 28, 1), 1500, 80),
     "cifar10": ("cifar10_cnn", (32, 32, 3), 100, 6),
 }
+
+_WHAT = ("training", "inference")
 
 
 def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
@@ -38,11 +41,18 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
         images = rng.random((batch_size, *shape), np.float32)
         labels = rng.integers(0, 10, batch_size)
         variants = _ours(name, images, labels, steps)
-        try:
-            variants |= _torch(name, images, labels, steps)
-        except ImportError as error:
-            left_out.append(f"PyTorch, {setting}: {error}")
-        times = medians(variants, rounds)
+        failed: dict[tuple[str, str], str] = {}
+        peers = {what: Isolated("benchmarks.torch_models:prepared") for what in _WHAT}
+        for what, peer in peers.items():
+            try:
+                peer.prepare(what, name, shape, batch_size, steps)
+                variants["PyTorch", what] = peer.seconds
+            except Failed as error:
+                failed["PyTorch", what] = str(error)
+        times = medians(variants, rounds, failed)
+        for peer in peers.values():
+            peer.close()
+        left_out += [f"{tool}, {what}, {setting}: {why}" for (tool, what), why in failed.items()]
         speeds = {key: steps * batch_size / time for key, time in times.items()}
         for (tool, what), speed in speeds.items():
             rows.append((setting, what, tool, speed, speeds["robust_tf", what] / speed))
@@ -98,37 +108,12 @@ def _ours(
     tensor = tf.constant(images)
 
     def train() -> float:
-        return seconds(lambda: model.fit(batches, steps_per_epoch=steps, verbose=0))
+        return seconds(lambda: model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0))
 
     def infer() -> float:
         return seconds(lambda: [forward(tensor).numpy() for _ in range(steps)])
 
     return {("robust_tf", "training"): train, ("robust_tf", "inference"): infer}
-
-
-def _torch(name: str, images: np.ndarray, labels: np.ndarray, steps: int) -> dict:
-    import torch
-
-    from benchmarks import torch_models
-
-    model = torch_models.build(name)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2)
-    batch = batch.contiguous(memory_format=torch.channels_last)
-    target = torch.from_numpy(labels)
-
-    def train() -> float:
-        model.train()
-        return seconds(
-            lambda: [torch_models.step(model, optimizer, batch, target) for _ in range(steps)]
-        )
-
-    def infer() -> float:
-        model.eval()
-        with torch.inference_mode():
-            return seconds(lambda: [model(batch).numpy() for _ in range(steps)])
-
-    return {("PyTorch", "training"): train, ("PyTorch", "inference"): infer}
 
 
 def goals(table: pd.DataFrame) -> list[tuple]:

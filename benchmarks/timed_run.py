@@ -39,7 +39,7 @@ def main() -> None:
     runs.test = _timed("tests", runs.test)
     runs.draw = _timed("figures", runs.draw)
     pipelines.run.cli()
-    Path(os.environ["ROBUST_TF_SECONDS"]).write_text(json.dumps(_seconds))
+    Path(os.environ["ROBUST_TF_SECONDS"]).write_text(json.dumps(_seconds), encoding="utf-8")
 
 
 if __name__ == "__main__":

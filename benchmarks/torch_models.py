@@ -1,5 +1,8 @@
 """The paper's two networks in PyTorch, layer by layer those of `robust_tf.models`."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,6 +32,27 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, images, labels) -> 
     loss.backward()
     optimizer.step()
     return loss.detach() + 0 * (logits.argmax(1) == labels).sum()
+
+
+def prepared(
+    what: str, name: str, shape: list[int], batch_size: int, steps: int
+) -> Callable[[], object]:
+    """Steps of "training" or "inference", over and over the batch that `steps.measure` has."""
+    model = build(name).train(what == "training")
+    rng = np.random.default_rng(0)
+    batch = torch.from_numpy(rng.random((batch_size, *shape), np.float32)).permute(0, 3, 1, 2)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    target = torch.from_numpy(rng.integers(0, 10, batch_size))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.001)
+
+    def infer() -> object:
+        with torch.inference_mode():
+            return [model(batch).numpy() for _ in range(steps)]
+
+    def train() -> object:
+        return [step(model, optimizer, batch, target) for _ in range(steps)]
+
+    return train if what == "training" else infer
 
 
 def _convolution(channels: int, filters: int, kernel: int, stride: int, padding: int) -> list:

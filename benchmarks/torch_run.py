@@ -64,7 +64,10 @@ def main(data: str, output: str, memory_format: str, batch_size: str) -> None:
     torch.save(model.state_dict(), folder / "model.pt")
 
     model.eval()
-    with torch.inference_mode(), open(folder / "trials.csv", "w", newline="") as file:
+    with (
+        torch.inference_mode(),
+        open(folder / "trials.csv", "w", encoding="utf-8", newline="") as file,
+    ):
         rows = csv.writer(file)
         rows.writerow(["test_perturb", "trial", "accuracy"])
         for kind in ("natural", "stuck", "dead", "hot"):

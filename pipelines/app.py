@@ -1,6 +1,8 @@
 """What all command lines share: errors of one line, exit codes, places of outputs, tables."""
 
+import codecs
 import contextlib
+import io
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,6 +48,7 @@ def launch(
     """
     argv = sys.argv if argv is None else argv
     known = {one.name for group in groups.values() for one in group}
+    _write_whatever_the_encoding()
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     warnings.showwarning = _show_warning
@@ -67,7 +70,28 @@ def launch(
         _fail(2 if isinstance(error, InvalidArgument) else 1, line)
     except KeyboardInterrupt:
         on = "; the same command goes on after the last whole epoch" if "epochs" in known else ""
-        _fail(130, f"stopped{on}")
+        print(f"stopped{on}", file=sys.stderr)
+        sys.exit(130)
+
+
+# What our lines have besides ASCII, where the terminal or the file has no more.
+_IN_ASCII = {"±": "+-", "×": "x", "→": "->", "…": "...", "σ": "sigma", "✓": "+", "✗": "-"}
+
+
+def _write_whatever_the_encoding() -> None:
+    """Has standard output and error replace what their encoding lacks, instead of failing."""
+    codecs.register_error("robust_tf.in_ascii", _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="robust_tf.in_ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replaces one character, as a handler of `codecs`; others become escapes."""
+    assert isinstance(error, UnicodeEncodeError)
+    character = error.object[error.start]
+    escape = character.encode("ascii", "backslashreplace").decode()
+    return _IN_ASCII.get(character, escape), error.start + 1
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
@@ -125,6 +149,12 @@ def _places(outputs: Outputs) -> dict[str, str]:
         expected = "another directory than output_dir"
         raise InvalidArgument("saved_models_dir", found["saved_models_dir"], expected)
     return found
+
+
+def images_of(dataset: data.Data) -> str:
+    """What is tested with, in words: "1,000 test images of mnist (sample)"."""
+    images = results.counted(len(dataset.test), "test image")
+    return f"{images} of {dataset.name} ({dataset.source})"
 
 
 def load_data(values: flags.Values, classifier: Classifier, like: str = "mnist") -> data.Data:

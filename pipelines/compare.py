@@ -8,14 +8,17 @@ Example:
 """
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+import string
+import textwrap
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import pandas as pd
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
-from robust_tf import results, settings
+from robust_tf import data, results, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.runs.declaration import Run
@@ -23,6 +26,9 @@ from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import classifiers
 from robust_tf.settings import Setting
 from robust_tf.studies import comparison
+
+# No line of a table is longer.
+_COLUMNS = 100
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,45 +80,66 @@ def main(values: flags.Values) -> None:
             seed=values.seed,
             **folders,
         )
-    table = found.tests
-    print(
-        f"\nAccuracy in percent with its 95 % interval, {len(dataset.test):,} test images of "
-        f"{dataset.name} ({dataset.source})\n"
-    )
-    table["text"] = [
-        f"{100 * row.accuracy:.2f} [{100 * row.low:.2f}, {100 * row.high:.2f}]"
-        for row in table.itertuples()
-    ]
-    print(_by_test(table, "model"))
-    summary = found.summary.set_index("model")
-    columns = [name for name in summary if summary[name].dtype == "float64"]
-    summary[columns] = summary[columns].mul(100).round(2)
-    shown = ["training", *columns]
-    print(f"\nOver all perturbed tests, in percent; mCE to {summary['baseline'].iloc[0]}\n")
-    print(summary[shown].T.to_string())
-    print("\nMcNemar's test: images that only one of two gets right, and p\n")
-    pairs = found.pairs
-    pairs["pair"] = pairs["first"] + " : " + pairs["second"]
-    pairs["text"] = [
-        f"{row.only_first} : {row.only_second}, p {_number(row.p_value)}"
-        for row in pairs.itertuples()
-    ]
-    print(_by_test(pairs, "pair"))
+    _print(found, dataset)
     print(f"\nresults  {outputs.output_dir}/{folder.name}")
     print(f"figures  {outputs.output_dir}/{folder.name}/figures")
+
+
+def _print(found: comparison.Comparison, dataset: data.Data) -> None:
+    """Prints the tables, with a letter per model."""
+    summary = found.summary
+    letters = dict(zip(summary["model"], _letters(len(summary))))
+    print()
+    for name, training in zip(summary["model"], summary["training"]):
+        print(_wrapped(f"{letters[name]}  {training} ({name})"))
+    print(f"\nAccuracy in percent with its 95 % interval, {app.images_of(dataset)}\n")
+    accuracies = found.tests.assign(
+        column=found.tests["model"].map(letters),
+        text=[
+            f"{100 * row.accuracy:.2f} [{100 * row.low:.2f}, {100 * row.high:.2f}]"
+            for row in found.tests.itertuples()
+        ],
+    )
+    print(_by_test(accuracies))
+    shares = summary.select_dtypes("float64").mul(100).round(2)
+    shares.index = pd.Index(letters.values())
+    baseline = letters[summary["baseline"].iloc[0]]
+    print(f"\nOver all perturbed tests, in percent; mCE to {baseline}\n")
+    print(shares.T.to_string(line_width=_COLUMNS))
+    print("\nMcNemar's test: images that only one of two gets right, and p\n")
+    pairs = found.pairs.assign(
+        column=found.pairs["first"].map(letters) + " : " + found.pairs["second"].map(letters),
+        text=[
+            f"{row.only_first} : {row.only_second}, p {_number(row.p_value)}"
+            for row in found.pairs.itertuples()
+        ],
+    )
+    print(_by_test(pairs))
+
+
+def _letters(count: int) -> Iterator[str]:
+    """A, B, … Z, AA, AB, …."""
+    lengths = itertools.count(1)
+    words = (word for n in lengths for word in itertools.product(string.ascii_uppercase, repeat=n))
+    return map("".join, itertools.islice(words, count))
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _COLUMNS, subsequent_indent=" " * text.index(" ") + "  ")
 
 
 def _number(p_value: float) -> str:
     return f"{p_value:.2g}" if p_value else "< 1e-300"
 
 
-def _by_test(table: pd.DataFrame, columns: str) -> str:
-    """The column `text`, one line per test."""
+def _by_test(table: pd.DataFrame) -> str:
+    """The texts in `text`, one line per test, one column per value of `column`."""
     conditions = zip(table["test_perturb"], table["test_level"])
     table = table.assign(test=[results.condition_label(*condition) for condition in conditions])
-    wide = table.pivot_table(index="test", columns=columns, values="text", aggfunc="first")
-    order = list(dict.fromkeys(table["test"])), list(dict.fromkeys(table[columns]))
-    return wide.loc[order].rename_axis(index=None, columns=None).to_string()
+    wide = table.pivot_table(index="test", columns="column", values="text", aggfunc="first")
+    order = list(dict.fromkeys(table["test"])), list(dict.fromkeys(table["column"]))
+    shown = wide.loc[order].rename_axis(index=None, columns=None)
+    return shown.to_string(line_width=_COLUMNS)
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

@@ -40,8 +40,7 @@ def main(values: flags.Values) -> None:
             classifier, dataset, conditions, trials=tests.trials, seed=values.seed, **folders
         )
     print(
-        f"\nThe largest flows between classes, {classifier.name}, {len(dataset.test):,} test "
-        f"images of {dataset.name} ({dataset.source})\n"
+        f"\nThe largest flows between classes, {classifier.name}, {app.images_of(dataset)}\n"
         "Share in percent of the class [95 % interval for other test images]\n"
     )
     table = confusions.largest(found.changes, _SHOWN)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
-from robust_tf import settings
+from robust_tf import results, settings
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.sources import Sources
@@ -32,8 +32,7 @@ def main(values: flags.Values) -> None:
         )
     print(
         f"\nAccuracy of {classifier.name} in percent, mean ± standard deviation over "
-        f"{tests.trials} trials on {len(dataset.test):,} test images of {dataset.name} "
-        f"({dataset.source})\n{app.IN_BRACKETS}\n"
+        f"{results.counted(tests.trials, 'trial')} on {app.images_of(dataset)}\n{app.IN_BRACKETS}\n"
     )
     app.print_accuracies(table)
     print(f"\nresults  {values.output_dir}/{folder.name}")

@@ -1,13 +1,16 @@
 """Flags from declared settings: argv to values, and help. No state outlives a call."""
 
 import dataclasses
+import os
 import re
+import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
+from robust_tf.errors import InvalidArgument
 from robust_tf.settings import Declared
 
 # Settings by the title of their group in the help.
@@ -80,9 +83,21 @@ def parse(argv: Sequence[str], groups: Groups) -> Values:
     for name, one in declared.items():
         value = parsed[name].value
         if parsed[name].present and value is not None:
+            if one.setting.type is str:
+                value = _path(name, value)
             read = value if isinstance(value, bool) else one.setting.read(name, value)
             given[name] = one.setting.check(name, read)
+    others = [_path("argument", other) for other in others]
     return Values(given, others, {name: _default(one) for name, one in declared.items()})
+
+
+def _path(name: str, text: str) -> str:
+    """A text with the user's home for `~`, which no shell puts there behind "--name="."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidArgument(name, text, f"text in {sys.getfilesystemencoding()}") from None
+    return os.path.expanduser(text)
 
 
 def _default(one: Declared) -> Any:

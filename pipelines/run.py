@@ -135,8 +135,8 @@ def main(values: flags.Values) -> None:
         figures = runs.draw(todo, dataset, conditions, table, **folders)
         finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]
     print(
-        f"\nAccuracy in percent, mean ± standard deviation over {tests.trials} trials on "
-        f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source})\n"
+        f"\nAccuracy in percent, mean ± standard deviation over "
+        f"{results.counted(tests.trials, 'trial')} on {app.images_of(dataset)}\n"
         f"{app.IN_BRACKETS}\n"
     )
     app.print_accuracies(table)

@@ -49,9 +49,9 @@ def main(values: flags.Values) -> None:
         folder, positions, summary = sensor_map.write(
             classifier, dataset, values.defect, baseline=baseline, **folders
         )
+    places = results.counted(len(positions) // len(summary), "position")
     print(
-        f"\nOne {values.defect} pixel at each of {len(positions) // len(summary):,} positions, "
-        f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source}), in percent\n"
+        f"\nOne {values.defect} pixel at each of {places}, {app.images_of(dataset)}, in percent\n"
         "[95 % interval for other test images]\n"
     )
     shown = summary.set_index("training" if summary["training"].is_unique else "model")[

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, Model, some
-from robust_tf import settings
+from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import EXTRA, serving
@@ -59,8 +59,9 @@ def main(values: flags.Values) -> None:
     classifier.check(dataset)
     difference, same = serving.check(classifier, values.check, dataset.test)
     found = (
-        f"{same} of {len(dataset.test)} test images of {dataset.name} get the class that they "
-        f"get here; scores differ by at most {difference:.2g}"
+        f"{same} of {results.counted(len(dataset.test), 'test image')} of {dataset.name} "
+        f"{'gets' if same == 1 else 'get'} the class that they get here; "
+        f"scores differ by at most {difference:.2g}"
     )
     if not serving.agrees(difference):
         raise Unavailable("check", values.check, found)

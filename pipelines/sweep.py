@@ -233,7 +233,8 @@ def run(
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n{app.IN_BRACKETS}\n")
             app.print_profile(trials, all_runs, _SHOWN)
-    print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
+    are = "is" if len(tasks) == 1 else "are"
+    print(f"{len(tasks) - len(failed)} of {results.counted(len(tasks), 'model')} {are} done")
     print(f"tables   {outputs.output_dir}/{experiment.name}/tables")
     print(f"figures  {outputs.output_dir}/{experiment.name}/figures")
     if failed:
@@ -257,6 +258,6 @@ def _list(tasks: list[Task], seconds: dict[str, float], workers: int, output_dir
         time = "done" if done else sweeps.duration(seconds[task.run.name])
         print(f"{str(task):40} {time:>12}")
     print(
-        f"{len(tasks)} models, about {sweeps.duration(left / workers)} on this machine with "
-        f"--workers={workers}"
+        f"{results.counted(len(tasks), 'model')}, about {sweeps.duration(left / workers)} on this "
+        f"machine with --workers={workers}"
     )

@@ -15,7 +15,10 @@ Examples:
 
 import importlib as _importlib
 import os as _os
+import sys as _sys
 from typing import TYPE_CHECKING
+
+from robust_tf.errors import Unavailable as _Unavailable
 
 if TYPE_CHECKING:
     from robust_tf import data, models, results, runs, saved_models, studies, training
@@ -38,10 +41,21 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Both must be set before TensorFlow and Keras are imported; a user's setting stands.
-# oneDNN is off by default on CPUs without AVX-512, where it trains 1.6 times faster.
-_os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-_os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+def _set_environment() -> None:
+    """Sets what must be set before TensorFlow and Keras are imported."""
+    # Off by default on CPUs without AVX-512, where it trains 1.6 times faster.
+    _os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    backend = _os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if "keras" in _sys.modules:
+        backend = _sys.modules["keras"].config.backend()
+    if backend != "tensorflow":
+        problem = "robust_tf is for tensorflow alone, which must be set before Keras is imported"
+        raise _Unavailable("KERAS_BACKEND", backend, problem)
+    _os.environ["KERAS_BACKEND"] = backend  # takes precedence over keras.json
+
+
+_set_environment()
 
 _PLACES = {
     "Evaluator": "evaluation",

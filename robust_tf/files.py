@@ -59,14 +59,41 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+# Room for what is added to it while it is written.
+_LONGEST = 200
+
+
 def digest(*identity: object) -> str:
     """Eight characters that tell values apart by their `repr`."""
     return hashlib.sha256(repr(identity).encode()).hexdigest()[:8]
 
 
 def file_name(text: str) -> str:
-    """A text with hyphens in place of what might trouble a file system or a shell."""
-    return re.sub(r"[^A-Za-z0-9._]+", "-", text)
+    """A text with hyphens in place of what might trouble a file system or a shell.
+
+    A long one ends with a digest instead: names of files have 255 characters at most.
+    """
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", text)
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{digest(text)}"
+
+
+@contextlib.contextmanager
+def for_tensorflow(folder: Path) -> Iterator[Path]:
+    """A name of a folder that TensorFlow takes for it.
+
+    TensorFlow's readers take `[` for the beginning of a pattern, and all names for UTF-8.
+
+    Args:
+        folder: the folder; gives itself where that is no matter.
+    """
+    name = os.fspath(folder)
+    if os.fsencode(name) == name.encode() and not set(name) & set("*?[]\\"):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place, "link")
+        link.symlink_to(folder.resolve())
+        yield link
 
 
 @contextlib.contextmanager

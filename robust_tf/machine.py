@@ -52,7 +52,7 @@ def name() -> str:
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):  # only Linux has this file
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         cpu = names[0] if names else cpu
     return f"{cpu}, {cores()} cores"

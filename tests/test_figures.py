@@ -73,6 +73,30 @@ def test_training_curves_show_the_history():
     assert len(saved(figure)) > 10_000
 
 
+@pytest.mark.parametrize(
+    ("fractions", "panels"),
+    [
+        ({"a": [0, 0, 0]}, 2),
+        ({"a": [1, 1, 1]}, 2),
+        ({"a": [0, 0, 0], "b": [1, 1, 1]}, 2),
+        ({"a": [0.5, 0.5, 0.5]}, 2),
+        ({"a": [0, 0, 0], "b": [0, 0.5, 1]}, 3),
+        ({"a": [0, 0, 0.1]}, 3),
+    ],
+)
+def test_a_perturbed_fraction_that_stays_has_no_panel(fractions, panels):
+    rows = {"epoch": [1, 2, 3], "accuracy": 0.5, "loss": 1.0}
+    history = [
+        pd.DataFrame({**rows, "run": run, "perturbed_fraction": own})
+        for run, own in fractions.items()
+    ]
+    figure = figures.training(pd.concat(history, ignore_index=True))
+    assert len(figure.axes) == panels
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert ("perturbed training images [%]" in labels) == (panels == 3)
+    assert figure.axes[0].get_legend() is not None
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_examples_show_images_classes_and_what_is_wrong(channels):
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, channels), np.uint8)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # In the order in which an image meets them: a package may import what is above it. Those of
 # one line do not import each other.
 ORDER = (
-    ("errors", "files", "machine", "seeds", "settings", "xla"),
+    ("errors", "files", "machine", "progress", "seeds", "settings", "xla"),
     ("data",),
     ("perturbations",),
     ("models",),

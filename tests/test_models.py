@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from robust_tf import models, saved_models
 from robust_tf.errors import InvalidArgument
 from robust_tf.models import MODELS, Standardization
 from robust_tf.models.networks import mnist_cnn, wide_resnet
+from robust_tf.saved_models import classifiers
 from robust_tf.settings import declared, of_function
+from robust_tf.training import SGD, Natural, Recipe, fit
+from tests.helpers import weights as weights_of
 
 
 def batches(images: np.ndarray, size: int = 7) -> tf.data.Dataset:
@@ -362,3 +367,72 @@ def test_a_plain_copy_computes_the_same_and_goes_on_alike():
     np.testing.assert_array_equal(model(images, training=False), copy(images, training=False))
     first, second = model(images, training=True), copy(images, training=True)
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+# What users may have set, in keras.json or by a call.
+GLOBAL_SETTINGS = [
+    {"floatx": "float16", "epsilon": 0.1},
+    {"image_data_format": "channels_first", "floatx": "float64"},
+    {"dtype_policy": "mixed_bfloat16", "max_epochs": 1, "max_steps_per_epoch": 1},
+]
+
+
+@pytest.fixture
+def keras_set(request):
+    """Settings of Keras for a test."""
+    config = keras.config
+    known = [name for name in request.param if hasattr(config, name)]
+    before = {name: getattr(config, name)() for name in known}
+    for name in known:
+        getattr(config, f"set_{name}")(request.param[name])
+    yield {name: request.param[name] for name in known}
+    after = {name: getattr(config, name)() for name in known}
+    for name in known:
+        getattr(config, f"set_{name}")(before[name])
+    policies = {name: getattr(value, "name", value) for name, value in after.items()}
+    assert policies == {name: request.param[name] for name in known}  # left as they were
+
+
+def trained_and_reloaded(small, folder) -> tuple:
+    """What a small training makes: history, weights before and after export, description."""
+    build = functools.partial(models.build, "mnist_cnn", (28, 28, 1), 10, seed=2)
+    recipe = Recipe(epochs=2, batch_size=100, optimizer=SGD(learning_rate=0.01))
+    training = Natural().prepare(small.train, build, recipe)
+    history = fit(training)
+    names = list("0123456789")
+    export = saved_models.export(training.model, folder, label_names=names, training={})
+    loaded = saved_models.load(export)
+    new = models.with_new_head(loaded, 3, [4], seed=1)
+    scores = classifiers.load(export)(small.test.images_at([0, 1]))
+    description = (export / "assets.extra" / "model.json").read_text(encoding="utf-8")
+    exact = history[["epoch", "loss", "accuracy"]].to_numpy().tolist()
+    all_weights = map(weights_of, (training.model, loaded, new))
+    return exact, *all_weights, scores, description
+
+
+@pytest.fixture(scope="module")
+def by_default(small, tmp_path_factory):
+    return trained_and_reloaded(small, tmp_path_factory.mktemp("default") / "m")
+
+
+@pytest.mark.parametrize("keras_set", GLOBAL_SETTINGS, indirect=True, ids=str)
+def test_the_users_settings_of_keras_change_no_bit(by_default, keras_set, small, tmp_path):
+    found = trained_and_reloaded(small, tmp_path / "m")
+    for ours, theirs in zip(by_default, found, strict=True):
+        if isinstance(ours, str):
+            assert ours == theirs
+        else:
+            for a, b in zip(ours, theirs, strict=True):
+                np.testing.assert_array_equal(a, b)
+                assert np.asarray(a).dtype == np.asarray(b).dtype
+
+
+def test_settings_come_back_after_an_error():
+    before = keras.config.floatx()
+    keras.config.set_floatx("float16")
+    try:
+        with pytest.raises(InvalidArgument):
+            models.build("nothing", (28, 28, 1), 10)
+        assert keras.config.floatx() == "float16"
+    finally:
+        keras.config.set_floatx(before)

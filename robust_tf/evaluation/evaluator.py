@@ -16,12 +16,12 @@ import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-import tqdm
 
 from robust_tf import models
 from robust_tf.data import Split
 from robust_tf.evaluation.conditions import Condition, trial_seed
 from robust_tf.perturbations import example_seeds
+from robust_tf.progress import Bar
 
 # The predicted class of an image whose scores are not all finite: it has no answer, which is wrong.
 NO_ANSWER = -1
@@ -138,7 +138,7 @@ class Evaluator:
         seed = tf.constant(trial_seed(self._seed, trial))
         split = condition.split(self._split)
         right, classes, scores = self._traced[trace](weights, condition, split, seed)
-        unanswered = np.count_nonzero(classes.numpy() == NO_ANSWER)
+        unanswered = int(np.count_nonzero(classes.numpy() == NO_ANSWER))
         before, tested = self._unanswered.get(condition, (0, 0))
         self._unanswered[condition] = (before + unanswered, tested + len(split))
         return right, classes, scores
@@ -288,7 +288,7 @@ def by_condition(
         for condition in conditions
     }
     total = sum(map(len, passes.values()))
-    with tqdm.tqdm(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
+    with Bar(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
         for condition, left in passes.items():
             rows: list[dict[str, object]] = []
             right: dict[int, np.ndarray] = {}  # by trial: the one before, and this one

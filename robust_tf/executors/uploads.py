@@ -277,7 +277,7 @@ class _Place:
     def _sent(self, name: str) -> dict[str, list[str]]:
         """The digests by which a file's content is known to be, or to have been, at the URL."""
         try:
-            known = json.loads(self._record(name).read_text()).items()
+            known = json.loads(self._record(name).read_text(encoding="utf-8")).items()
         except (OSError, ValueError, AttributeError):  # none, or a damaged one
             return {}
         return {path: digests for path, digests in known if isinstance(digests, list)}
@@ -296,7 +296,7 @@ class _Place:
 
     def _write(self, name: str, digests: Mapping[str, list[str]]) -> None:
         with replacing(self._record(name)) as temporary:
-            temporary.write_text(json.dumps(digests))
+            temporary.write_text(json.dumps(digests), encoding="utf-8")
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """Keras layers, and networks as functions of image shape and number of classes."""
 
 from robust_tf.models.blocks import PRECISIONS, STANDARDIZATIONS
+from robust_tf.models.defaults import keras_defaults
 from robust_tf.models.heads import features, plain, precision_of, with_new_head
 from robust_tf.models.layers import (
     BatchNormalization,
@@ -22,6 +23,7 @@ __all__ = [
     "build",
     "check",
     "features",
+    "keras_defaults",
     "plain",
     "precision_of",
     "with_new_head",

@@ -6,9 +6,11 @@ import keras
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.models import blocks
+from robust_tf.models.defaults import keras_defaults
 from robust_tf.models.layers import BatchNormalization
 
 
+@keras_defaults()
 def with_new_head(
     pretrained: keras.Model,
     classes: int,
@@ -67,6 +69,7 @@ def with_new_head(
     return keras.Model(base.input, blocks.logits(x, classes, seed=seed), name=pretrained.name)
 
 
+@keras_defaults()
 def plain(model: keras.Model) -> keras.Model:
     """A copy with Keras's own batch norm, to hand on; it computes the same.
 
@@ -108,6 +111,7 @@ def precision_of(model: keras.Model) -> str:
     return precisions.pop() if precisions else "float32"
 
 
+@keras_defaults()
 def features(model: keras.Model) -> keras.Model:
     """The part of a model before its last dense layer.
 

@@ -132,20 +132,22 @@ def _summary(
     for name, table in models.items():
         done = _done(table, results.read_experiment(output_dir, name, "trials")).sum()
         datasets = ", ".join(table["dataset"].unique())
-        lines.append(f"{name}: {done} of {len(table)} models ({datasets}) are trained and tested.")
+        of_all = f"{done} of {results.counted(len(table), 'model')} ({datasets})"
+        lines.append(f"{name}: {of_all} {'is' if len(table) == 1 else 'are'} trained and tested.")
     if len(agreement):
         weights = agreement["n_ours"]
         mean = (agreement["mean_difference"] * weights).sum() / weights.sum()
         lines.append(
-            f"{weights.sum()} of {published:,} published numbers have one of ours beside them; "
+            f"{weights.sum()} of {published:,} published numbers "
+            f"{'has' if weights.sum() == 1 else 'have'} one of ours beside them; "
             f"they differ by {100 * mean:.2f} points on average."
         )
     told = both[both["verdict"] != "cannot be told"]
     holding = (told["verdict"] == "holds").sum()
     theirs = (told["published"] == "holds").sum()
     lines.append(
-        f"Of the {len(told)} sentences of the paper that our results can tell, {holding} hold; "
-        f"in the published figures {theirs} of them do."
+        f"Of the {results.counted(len(told), 'sentence')} of the paper that our results can tell, "
+        f"{holding} hold; in the published figures {theirs} of them do."
     )
     return lines
 
@@ -176,19 +178,22 @@ def _reduced(dataset: str, models: pd.DataFrame) -> list[str]:
         found.append("a sample of the dataset")
     fewest = models["train_examples"].min()
     if fewest < _FULL.get(dataset, 0):
-        found.append(f"{fewest:,} training images of {_FULL[dataset]:,}")
+        found.append(f"{results.counted(fewest, 'training image')} of {_FULL[dataset]:,}")
     if dataset in _FULL and models["test_examples"].min() < _FULL_TEST:
-        found.append(f"{models['test_examples'].min():,} test images of {_FULL_TEST:,}")
+        fewest = results.counted(models["test_examples"].min(), "test image")
+        found.append(f"{fewest} of {_FULL_TEST:,}")
     if (models["model"] == "compact").any():
-        found.append("the network `compact`, which is not the paper's")
+        found.append("the network compact, which is not the paper's")
     for transfer, group in models.groupby(models["strategy"] == "transfer"):
         table = TRANSFER if transfer else RECIPES
         full = [table[model]["epochs"] if model in table else 0 for model in group["model"]]
         if (group["epochs"] < full).any():
             what = "transfer" if transfer else "training"
-            found.append(f"{group['epochs'].min()} epochs of {what} instead of {max(full)}")
+            fewest = results.counted(group["epochs"].min(), "epoch")
+            found.append(f"{fewest} of {what} instead of {max(full)}")
     if models["trials"].min() < TRIALS:
-        found.append(f"{models['trials'].min()} trials instead of {TRIALS}")
+        fewest = results.counted(models["trials"].min(), "trial")
+        found.append(f"{fewest} instead of {TRIALS}")
     return found
 
 
@@ -285,7 +290,8 @@ def _cost(runs: dict[str, pd.DataFrame]) -> str:
         )
     )
     return (
-        f"{len(table)} models were trained in {table['seconds'].sum():,.0f} seconds of training, "
+        f"{results.counted(len(table), 'model')} {'was' if len(table) == 1 else 'were'} trained in "
+        f"{table['seconds'].sum():,.0f} seconds of training, "
         f"on {machines}; {versions}."
     )
 

@@ -2,7 +2,7 @@
 
 from robust_tf.evaluation import condition_label
 from robust_tf.results import figures, pages, trials
-from robust_tf.results.labels import labels, training_label, with_labels
+from robust_tf.results.labels import counted, labels, training_label, with_labels
 from robust_tf.results.summaries import (
     comparison,
     in_percent,
@@ -31,6 +31,7 @@ __all__ = [
     "add_to_plan",
     "comparison",
     "condition_label",
+    "counted",
     "figures",
     "gather",
     "in_percent",

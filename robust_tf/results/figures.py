@@ -5,14 +5,18 @@ paper draw their own, with what is here.
 """
 
 import base64
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import matplotlib.figure
 import matplotlib.image
+import matplotlib.text
 import matplotlib.ticker
 import numpy as np
 import pandas as pd
@@ -26,9 +30,25 @@ PALETTE = "colorblind"
 HATCHES = ("", "//", "..", "xx")
 
 
+class _Figure(matplotlib.figure.Figure):
+    """A figure whose text is shown as it is: no formula between two `$`."""
+
+    def draw(self, renderer: Any) -> None:
+        for text in self.findobj(matplotlib.text.Text):
+            text.set_parse_math(False)
+        with matplotlib.rc_context({"text.parse_math": False}):  # ticks are made while drawing
+            super().draw(renderer)
+
+
 def blank(width: float, height: float) -> matplotlib.figure.Figure:
     """A figure that no window system and no global state knows of."""
-    return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+    return _Figure(figsize=(width, height), layout="constrained")
+
+
+def short(text: object, longest: int = 40) -> str:
+    """A name of the user's, cut where a figure has no room for so many characters."""
+    name = str(text)
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def save(
@@ -46,7 +66,7 @@ def save(
     Raises:
         Unavailable: if it cannot be written.
     """
-    with writing_to("output_dir", folder.parent.parent):
+    with writing_to("output_dir", folder.parent.parent), _one_warning_for_missing_glyphs():
         folder.mkdir(exist_ok=True)
         for name, figure in figures.items():
             figure.draw_without_rendering()  # the layout settles with the second drawing
@@ -55,6 +75,23 @@ def save(
                     # The same figure makes the same file: no date in it.
                     metadata = {"CreationDate": None} if ending == "pdf" else None
                     figure.savefig(path, dpi=110, metadata=metadata)
+
+
+@contextlib.contextmanager
+def _one_warning_for_missing_glyphs() -> Iterator[None]:
+    """Says once what no font has; Matplotlib does for each character."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    missing: dict[str, None] = {}
+    for one in caught:
+        glyph = re.match(r"Glyph (\d+) .* missing from", str(one.message))
+        if glyph:
+            missing[chr(int(glyph[1]))] = None
+        else:
+            warnings.warn(one.message, one.category, stacklevel=4)
+    if missing:
+        lacks = f"no font of Matplotlib has {''.join(missing)}; figures show boxes instead"
+        warnings.warn(lacks, stacklevel=4)
 
 
 def accuracy(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> matplotlib.figure.Figure:
@@ -105,7 +142,7 @@ def _deviation(values: pd.Series) -> tuple[float, float]:
 def training(
     history: pd.DataFrame, labels: Mapping[str, str] | None = None
 ) -> matplotlib.figure.Figure:
-    """Accuracy, loss and perturbed fraction of the training images by epoch.
+    """Accuracy and loss by epoch, and the perturbed fraction of the training images if it changes.
 
     Args:
         history: columns as in `results.HISTORY_COLUMNS`, and run.
@@ -122,10 +159,11 @@ def training(
     panels = {
         "accuracy": "training accuracy [%]",
         "loss": "training loss (cross-entropy)",
-        "perturbed_fraction": "perturbed training images [%]",
     }
-    figure = blank(11, 3.4)
-    for axes, (column, label) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+    if len(table[["run", "perturbed_fraction"]].drop_duplicates()) > table["run"].nunique():
+        panels["perturbed_fraction"] = "perturbed training images [%]"
+    figure = blank(3.5 * len(panels) + 0.5, 3.4)
+    for axes, (column, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         sns.lineplot(
             table,
             x="epoch",
@@ -138,8 +176,9 @@ def training(
         )
         axes.set(ylabel=label)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        if column == "perturbed_fraction":
+            axes.set_ylim(-3, 103)
     figure.axes[0].legend(title=None)
-    figure.axes[2].set_ylim(-3, 103)
     sns.despine(figure)
     return figure
 
@@ -170,14 +209,14 @@ def examples(table: pd.DataFrame) -> matplotlib.figure.Figure:
         if i == 0:
             axes.set_title(test, fontsize=10)
         if j == 0:
-            axes.set_ylabel(f"true: {first['label']}", fontsize=10)
+            axes.set_ylabel(f"true: {short(first['label'], 20)}", fontsize=10)
         for line, (training, predicted) in enumerate(zip(group["training"], group["predicted"])):
             # As text: a CSV may have made numbers of digits' names.
             right = str(predicted) == str(first["label"])
             axes.text(
                 0.5,
                 -0.06 - 0.13 * line,
-                f"{training}: {predicted} {'✓' if right else '✗'}",
+                f"{training}: {short(predicted, 20)} {'✓' if right else '✗'}",
                 color=good if right else bad,
                 fontsize=8,
                 ha="center",

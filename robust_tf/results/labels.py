@@ -25,6 +25,11 @@ _NO_SETTINGS = {
 }  # fmt: skip
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 model", "1,200 models"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def training_label(strategy: str, perturb: str, level: float) -> str:
     """A training in words: "natural" or, say, "constant hot 6"."""
     return strategy if perturb == "none" else f"{strategy} {condition_label(perturb, level)}"

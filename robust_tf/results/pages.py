@@ -3,13 +3,14 @@
 import base64
 import dataclasses
 import html
+import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-_PAGE = string.Template(Path(__file__).with_name("page.html").read_text())
+_PAGE = string.Template(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,19 +73,30 @@ def _html_table(table: pd.DataFrame) -> str:
 
 
 def markdown(title: str, sections: Sequence[Section]) -> str:
-    """Sections as Markdown, without their figures."""
-    parts = [f"# {title}"]
+    """Sections as Markdown, without their figures; it shows each text as it is."""
+    parts = [f"# {_escaped(title)}"]
     for section in sections:
         if section.title:
-            parts.append(f"{'###' if section.folded else '##'} {section.title}")
-        parts += section.notes
-        if section.caption:
-            parts.append(section.caption)
+            parts.append(f"{'###' if section.folded else '##'} {_escaped(section.title)}")
+        parts += [_paragraph(text) for text in (*section.notes, section.caption) if text]
         if section.table is not None and len(section.table):
             table = section.table.astype(str)
-            lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+            rows = [list(map(str, table.columns)), *table.to_numpy().tolist()]
+            lines = [[_escaped(cell) for cell in row] for row in rows]
+            lines.insert(1, ["---"] * table.shape[1])
             parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     return "\n\n".join(parts) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """A text in one line, in which nothing is a mark of Markdown, HTML or a formula."""
+    text = re.sub(r"[\\`*\[\]<>|$~&#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return " ".join(text.splitlines())
+
+
+def _paragraph(text: str) -> str:
+    """As `_escaped`; nor does the text begin a list, a quotation or a rule."""
+    return re.sub(r"^\s*(\d*)([-+.)])(?=[-\s]|$)", r"\1\\\2", _escaped(text))
 
 
 def _base64(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import tensorflow as tf
 
-from robust_tf import training
+from robust_tf import models, training
 from robust_tf.data import Data, without_autotuning
 from robust_tf.evaluation import Evaluator, Natural, number_of_trials
 from robust_tf.runs.declaration import Run
@@ -50,6 +50,7 @@ def seconds(tasks: Iterable[Task], datasets: Mapping[str, Data]) -> dict[str, fl
     return estimates
 
 
+@models.keras_defaults()
 def _measure(run: Run, data: Data) -> tuple[float, float, float]:
     """Seconds to begin, for a training image, and for a test image."""
     begun = time.perf_counter()

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import tqdm
 
 from robust_tf import machine, results
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import prepare_directory, writing_to
+from robust_tf.progress import Bar
 from robust_tf.runs import stages
 from robust_tf.runs.pool import Outcome, Pool
 from robust_tf.runs.tasks import Task
@@ -55,12 +55,13 @@ def carry_out(
     rows = pd.DataFrame([task.columns() for task in tasks])
     results.add_to_plan(output_dir, name, rows)
     left = [task for task in tasks if not task.is_done(output_dir)]
-    with tqdm.tqdm(
+    with Bar(
         desc=name,
         initial=len(tasks) - len(left),
         total=len(tasks),
         unit="model",
         dynamic_ncols=True,
+        each=True,
         disable=not (progress and left),
     ) as bar:
         try:
@@ -75,7 +76,7 @@ def _distribute(
     pool: Pool,
     output_dir: Path,
     ended: Callable[[Task], None] | None,
-    bar: tqdm.tqdm,
+    bar: Bar,
 ) -> list[Outcome]:
     """Has tasks done, by the pool or by other processes; returns those that failed."""
     planned = {task.run.name for task in waiting}

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
+from robust_tf.files import for_tensorflow
 from robust_tf.saved_models import exports
 
 # What a signature and an output are called where there are several.
@@ -171,7 +172,8 @@ def _saved_model(
     folder: Path, signature: str | None, output: str | None, argument: str
 ) -> Classifier:
     try:
-        loaded = tf.saved_model.load(os.fspath(folder))
+        with for_tensorflow(folder) as plain:
+            loaded = tf.saved_model.load(os.fspath(plain))
         signatures = loaded.signatures
     except Exception as error:  # whatever a damaged or an old model makes TensorFlow raise
         problem = f"expected a SavedModel that this TensorFlow loads ({one_line(error)})"

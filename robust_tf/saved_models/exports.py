@@ -20,7 +20,7 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import models
 from robust_tf.errors import Unavailable, one_line
-from robust_tf.files import new_folder, replacing
+from robust_tf.files import for_tensorflow, new_folder, replacing
 from robust_tf.saved_models import image_files, signatures, warmup
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
@@ -31,6 +31,7 @@ _ARCHITECTURE = Path(EXTRA, "model.json")
 _METADATA = Path(EXTRA, "metadata.json")
 
 
+@models.keras_defaults()
 def export(
     model: keras.Model,
     directory: str | os.PathLike,
@@ -100,15 +101,18 @@ def export(
     }
     folder = directory / str(max(versions(directory), default=0) + 1)
     with new_folder(folder) as temporary:
-        tf.saved_model.save(root, os.fspath(temporary), signatures=functions)
+        with for_tensorflow(temporary) as plain:
+            tf.saved_model.save(root, os.fspath(plain), signatures=functions)
         (temporary / EXTRA).mkdir()
-        (temporary / _ARCHITECTURE).write_text(_architecture(model))
-        (temporary / _METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+        (temporary / _ARCHITECTURE).write_text(_architecture(model), encoding="utf-8")
+        text = json.dumps(metadata, indent=2) + "\n"
+        (temporary / _METADATA).write_text(text, encoding="utf-8")
         if "encoded" in functions:
             png = tf.io.encode_png(example).numpy()
             requests["encoded"] = {"images": np.array([png], object)}
             (temporary / EXAMPLE).write_bytes(png)
-        warmup.write(temporary / EXTRA, directory.name, requests)
+        with for_tensorflow(temporary) as plain:
+            warmup.write(plain / EXTRA, directory.name, requests)
     return folder
 
 
@@ -150,6 +154,7 @@ def find(argument: str, path: str | os.PathLike) -> Path:
     raise Unavailable(argument, path, expected)
 
 
+@models.keras_defaults()
 def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Model:
     """Reloads an export as the functional model it was made from.
 
@@ -167,11 +172,13 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
     """
     folder = Path(folder)
     try:
-        model = keras.models.model_from_json((folder / _ARCHITECTURE).read_text())
-        values = tf.train.load_checkpoint(os.fspath(folder / "variables" / "variables"))
-        for i, variable in enumerate(model.variables):
-            key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
-            variable.assign(values.get_tensor(key))
+        text = (folder / _ARCHITECTURE).read_text(encoding="utf-8")
+        model = keras.models.model_from_json(text)
+        with for_tensorflow(folder) as plain:
+            values = tf.train.load_checkpoint(os.fspath(plain / "variables" / "variables"))
+            for i, variable in enumerate(model.variables):
+                key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
+                variable.assign(values.get_tensor(key))
     except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
         problem = f"expected a SavedModel that this package exported ({one_line(error)})"
         raise Unavailable(argument, folder, problem) from error
@@ -192,7 +199,7 @@ def metadata(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(folder) / _METADATA
     try:
-        return json.loads(path.read_text()) if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise Unavailable("saved_model", folder, f"{path} is damaged") from error
 

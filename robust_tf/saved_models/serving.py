@@ -58,7 +58,7 @@ def instructions(classifier: Classifier) -> dict[str, str]:
 
 def _fill(template: str, **values: object) -> str:
     path = Path(__file__).parent / "templates" / f"{template}.txt"
-    return string.Template(path.read_text()).substitute(values).rstrip("\n")
+    return string.Template(path.read_text(encoding="utf-8")).substitute(values).rstrip("\n")
 
 
 def check(classifier: Classifier, url: str, split: Split) -> tuple[float, int]:

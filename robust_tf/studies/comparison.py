@@ -10,7 +10,6 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import tqdm
 
 from robust_tf import results, saved_models
 from robust_tf.data import Data
@@ -23,6 +22,7 @@ from robust_tf.evaluation import (
     number_of_trials,
 )
 from robust_tf.files import digest, locked, prepare_directory, writing_to
+from robust_tf.progress import Bar
 from robust_tf.results import figures
 from robust_tf.results.labels import model_names, training_of
 from robust_tf.saved_models import Classifier, matched
@@ -164,7 +164,7 @@ def measure(
     rows = []
     todo = list(itertools.product(models, conditions))
     evaluators = {name: Evaluator(model, data.test, seed) for name, model in models.items()}
-    for name, condition in tqdm.tqdm(todo, desc="comparing", unit="test", disable=not progress):
+    for name, condition in Bar(todo, desc="comparing", unit="test", disable=not progress):
         found, answers = [], []
         labels = condition.split(data.test).labels.numpy()
         for trial in range(number_of_trials(condition, trials)):
@@ -281,7 +281,7 @@ def figure(tests: pd.DataFrame) -> matplotlib.figure.Figure:
         places = np.arange(len(shown)) + (i - (len(names) - 1) / 2) * 0.6 / len(names)
         style = {"color": colour, "marker": _MARKERS[i % len(_MARKERS)], "linestyle": "none"}
         reach = 100 * np.abs(own[["low", "high"]].sub(own["accuracy"], axis=0).to_numpy().T)
-        label = f"{own['training'].iloc[0]} ({name})"
+        label = f"{own['training'].iloc[0]} ({figures.short(name, 80)})"
         above.errorbar(places, 100 * own["accuracy"], reach, label=label, capsize=2, **style)
         below.plot(places, 100 * own["calibration_error"], **style)
     above.set(ylabel="accuracy [%]")

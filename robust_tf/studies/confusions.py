@@ -10,7 +10,6 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-import tqdm
 
 from robust_tf import results
 from robust_tf.data import Data
@@ -25,6 +24,7 @@ from robust_tf.evaluation import (
     number_of_trials,
 )
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
+from robust_tf.progress import Bar
 from robust_tf.results import figures
 from robust_tf.results.labels import training_of
 from robust_tf.saved_models import Classifier, matched
@@ -94,7 +94,7 @@ def measure(
     having = np.bincount(natural, minlength=classes)[:, np.newaxis]
     changes, flips, flipped = [], [], dict[str, np.ndarray]()
     in_order = sorted(conditions, key=lambda condition: condition.level)
-    for condition in tqdm.tqdm(in_order, desc=label, unit="test", disable=label is None):
+    for condition in Bar(in_order, desc=label, unit="test", disable=label is None):
         counts = np.zeros((classes, classes))
         count = number_of_trials(condition, trials)
         for trial in range(count):
@@ -199,7 +199,9 @@ def changes_figure(
     names = [*label_names]
     if _NO_ANSWER in {*table["natural"]} - {*names}:
         names.append(_NO_ANSWER)
-    side = max(2.6, 0.28 * len(names) + 0.9)
+    ticks = [figures.short(name) for name in names]
+    room = 0.06 * max(0, max(map(len, ticks)) - 12)
+    side = max(2.6, 0.28 * len(names) + 0.9) + room
     figure = figures.blank(side * len(kinds) + 0.8, side + 1.0)
     panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kind in zip(panels, kinds):
@@ -211,8 +213,8 @@ def changes_figure(
                 matrix[place] = 100 * row.share
         image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=most)
         axes.set_title(condition_label(kind, own["test_level"].iloc[0]), fontsize=10)
-        axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
-        axes.set_yticks(range(len(names)), names, fontsize=7)
+        axes.set_xticks(range(len(names)), ticks, fontsize=7, rotation=90)
+        axes.set_yticks(range(len(names)), ticks, fontsize=7)
         axes.set_xlabel("perturbed image")
     figure.colorbar(image, ax=list(panels), shrink=0.7, pad=0.01)
     panels[0].set_ylabel("natural image")
@@ -238,13 +240,14 @@ def flips_figure(table: pd.DataFrame, title: str) -> matplotlib.figure.Figure:
     for axes in grid.ravel():
         axes.set_axis_off()
     for line, ((flip, _), own) in zip(grid, rows):
-        before, after = ("✓" if word == "right" else "✗" for word in flip.split(" to "))
+        was, now = ("✓" if word == "right" else "✗" for word in flip.split(" to "))
         for axes, row in zip(line, own.itertuples()):
             axes.imshow(figures.decoded(row.image), cmap="gray", vmin=0, vmax=1)
             level = condition_label(row.test_perturb, row.test_level)
+            texts = (row.natural, row.perturbed, row.label)
+            before, after, true = (figures.short(text, 20) for text in texts)
             axes.set_title(
-                f"{level}: {row.natural} {before} → {row.perturbed} {after}\n"
-                f"image {row.example}, true: {row.label}",
+                f"{level}: {before} {was} → {after} {now}\nimage {row.example}, true: {true}",
                 fontsize=7,
             )
     figure.suptitle(f"{title}: the first to become another class (✓ right, ✗ wrong)", fontsize=10)
@@ -298,7 +301,7 @@ def write(
         with writing_to("output_dir", output_dir):
             results.write(found.changes, folder / "changes.csv", CHANGES_COLUMNS)
             results.write(found.flips, folder / "flips.csv", FLIPS_COLUMNS)
-        title = f"{training_of(classifier)} ({classifier.name})"
+        title = f"{training_of(classifier)} ({figures.short(classifier.name, 80)})"
         drawn = {"changes": changes_figure(found.changes, data.label_names, title)}
         shown = first_to_flip(found, data, conditions, seed)
         if len(shown):

@@ -13,12 +13,12 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-import tqdm
 
 from robust_tf import evaluation, results
 from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
+from robust_tf.progress import Bar
 from robust_tf.results import figures
 from robust_tf.results.labels import model_names, training_of
 from robust_tf.saved_models import Classifier, matched
@@ -159,7 +159,7 @@ def measure(
     natural = np.empty(len(split), np.int64)
     found = np.empty((height * width, len(split)), np.int64)
     starts = range(0, len(split), _BATCH)
-    for start in tqdm.tqdm(starts, desc=label, unit="batch", disable=label is None):
+    for start in Bar(starts, desc=label, unit="batch", disable=label is None):
         index = tf.range(start, min(start + _BATCH, len(split)))
         natural[start : start + _BATCH] = predict(index)
         found[:, start : start + _BATCH] = predict_all(index, value)
@@ -211,7 +211,8 @@ def figure(positions: pd.DataFrame, summary: pd.DataFrame) -> matplotlib.figure.
         image = axes.imshow(sensor, cmap="cividis", vmin=lowest, vmax=highest)
         axes.set(xlabel="column", ylabel="row")
         axes.set_title(
-            f"{row.training} ({row.model})\nwithout a defect {100 * row.natural_accuracy:.2f} %, "
+            f"{row.training} ({figures.short(row.model, 80)})\n"
+            f"without a defect {100 * row.natural_accuracy:.2f} %, "
             f"worst position {100 * row.lowest_accuracy:.2f} %",
             fontsize=9,
         )

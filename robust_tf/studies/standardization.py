@@ -167,7 +167,7 @@ def _sections(study: Standardization, png: Path | None) -> list[Section]:
         total = group[list(models.STANDARDIZATIONS)].sum(skipna=False)
         if total.notna().all() and total["pixel"] > 0:
             notes.append(
-                f"{dataset}: over {len(group)} tests the natural model loses "
+                f"{dataset}: over {results.counted(len(group), 'test')} the natural model loses "
                 f"{100 * total['pixel']:.1f} points in all when standardised per pixel, "
                 f"{100 * total['global']:.1f} with one mean and deviation for all positions, and "
                 f"{100 * total['none']:.1f} without standardisation. So "

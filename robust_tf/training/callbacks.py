@@ -9,9 +9,9 @@ import time
 
 import keras
 import numpy as np
-import tqdm
 
 from robust_tf.errors import Unavailable
+from robust_tf.progress import Bar
 
 
 class Throughput(keras.callbacks.Callback):
@@ -103,7 +103,7 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self._epochs = epochs
         self._steps_per_epoch = steps_per_epoch
-        self._bar = tqdm.tqdm(
+        self._bar = Bar(
             desc=label,
             initial=initial_epoch * steps_per_epoch,
             total=epochs * steps_per_epoch,

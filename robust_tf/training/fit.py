@@ -22,6 +22,7 @@ _SMALL_MODEL = 100_000
 _STEPS_AT_ONCE = 20
 
 
+@models.keras_defaults()
 def compile_model(
     model: keras.Model, recipe: Recipe, *, steps_per_epoch: int, jit_compile: str = "auto"
 ) -> None:
@@ -55,6 +56,7 @@ def compile_model(
     )
 
 
+@models.keras_defaults()
 def fit(
     training: Training,
     *,
