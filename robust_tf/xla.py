@@ -112,7 +112,8 @@ def worth_compiling(images: tf.Tensor) -> bool:
 
 def padded_size(size: int | tf.Tensor, step: int = 1) -> int | tf.Tensor:
     """The next of a few sizes: at most an eighth larger, but a multiple of `step`."""
-    if not tf.is_tensor(size):
+    if tf.executing_eagerly() or not tf.is_tensor(size):
+        size = int(size)
         while 8 * 2 * step <= size:
             step *= 2
         return size + -size % step
