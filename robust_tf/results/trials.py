@@ -10,7 +10,7 @@ from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition, by_condition, condition_key, number_of_trials
 from robust_tf.files import locked, prepare_directory, writing_to
-from robust_tf.results import tables
+from robust_tf.results import checked, tables
 
 
 def complete(
@@ -48,6 +48,7 @@ def complete(
     conditions = list(conditions)
     with locked(prepare_directory("output_dir", path.parent)):
         kept = _read(path)
+        extra = [name for name in kept if name not in tables.TRIAL_COLUMNS]
         done = _done(kept, len(split), conditions)
         # What a condition has cost is kept, should the next one be stopped.
         for rows in by_condition(
@@ -55,11 +56,15 @@ def complete(
         ):
             new = pd.DataFrame(rows).assign(**columns)[tables.TRIAL_COLUMNS]
             kept = pd.concat([kept, new], ignore_index=True) if len(kept) else new
+            kept = kept.reindex(columns=[*tables.TRIAL_COLUMNS, *extra])
             with writing_to("output_dir", path.parent.parent):
-                tables.write(kept, path, tables.TRIAL_COLUMNS)
+                checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
         kept = _read(path)
     wanted = _belongs(kept, len(split), conditions) & (kept["trial"] < trials)
-    return kept[wanted].reset_index(drop=True)
+    places = {condition.key: place for place, condition in enumerate(conditions)}
+    found = kept[wanted].assign(place=list(map(places.get, _keys(kept[wanted]))))
+    found = found.sort_values(["place", "trial"], kind="stable", ignore_index=True)
+    return found[tables.TRIAL_COLUMNS]
 
 
 def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, trials: int) -> bool:
@@ -81,7 +86,10 @@ def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, t
 
 
 def _read(path: Path) -> pd.DataFrame:
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=tables.TRIAL_COLUMNS)
+    """The rows that count; the user's own columns as text."""
+    if not path.exists():
+        return pd.DataFrame(columns=tables.TRIAL_COLUMNS)
+    return checked.read(path, lenient=True, but=tables.TRIAL_COLUMNS)
 
 
 def _done(

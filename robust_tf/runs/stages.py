@@ -6,6 +6,7 @@ This is the one place that knows their order and the files of a run's folder.
 import contextlib
 import functools
 import os
+import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,13 +20,14 @@ from robust_tf import machine, models, results, saved_models, training
 from robust_tf.data import Data
 from robust_tf.errors import Unavailable
 from robust_tf.evaluation import Condition, Evaluator, Natural, examples
-from robust_tf.files import locked, prepare_directory, writing_to
+from robust_tf.files import locked, prepare_directory, rename_folder, replacing, writing_to
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
 from robust_tf.training import Backup, Training, Transfer, devices
 
 _BACKUP = "backup"
+_MARK = "mark"
 
 
 def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
@@ -41,7 +43,7 @@ def folders(run: Run, output_dir: str | os.PathLike) -> tuple[Path, Path]:
 def completed_epochs(run: Run, output_dir: str | os.PathLike) -> int:
     """How many epochs a run that is not finished has behind it."""
     partial, _ = folders(run, output_dir)
-    return Backup(partial / _BACKUP).completed_epochs()
+    return Backup(partial / _BACKUP, run=run.name).completed_epochs()
 
 
 def train(
@@ -94,7 +96,7 @@ def train(
             tensorboard=tensorboard,
             progress=progress,
         )
-    with locked(partial):
+    with locked(prepare_directory("output_dir", partial)):
         if is_finished(run, output_dir):  # by the process that we waited for
             with contextlib.suppress(OSError):
                 partial.rmdir()
@@ -104,7 +106,7 @@ def train(
         with writing_to("output_dir", output_dir):
             results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
             results.write(pd.DataFrame([row]), partial / "runs.csv", RUN_COLUMNS)
-            os.rename(partial, folder)
+            rename_folder(partial, folder)
             # Last: without it a run that is stopped here would begin again.
             shutil.rmtree(folder / _BACKUP)
     return folder
@@ -124,10 +126,14 @@ def _fit_and_export(
     if run.distribute != "none":
         build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
         model = devices.on_one_device(model, build)
+    mark = _mark(partial)
     with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
+        # Of this training, if it was killed since.
+        saved_models.remove_marked(saved_models_dir / run.name, mark)
         saved_model = saved_models.export(
             model,
             saved_models_dir / run.name,
+            mark=mark,
             label_names=data.label_names,
             training=run.columns(),
             example=data.test.images[0].numpy(),
@@ -152,6 +158,18 @@ def _fit_and_export(
     return row, history
 
 
+def _mark(partial: Path) -> str:
+    """What marks the SavedModel of a run while the run is not finished."""
+    path = partial / _BACKUP / _MARK
+    with writing_to("output_dir", partial.parent):
+        mark = path.read_text(errors="replace") if path.exists() else ""
+        if not mark:
+            mark = secrets.token_hex(8)
+            with replacing(path) as temporary:
+                temporary.write_text(mark)
+    return mark
+
+
 def _fit(
     run: Run,
     data: Data,
@@ -161,7 +179,7 @@ def _fit(
     progress: bool,
 ) -> tuple[Training, pd.DataFrame]:
     """What was trained, and its history."""
-    backup = Backup(partial / _BACKUP)
+    backup = Backup(partial / _BACKUP, run=run.name)
     build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
     started = run.strategy.prepare(
         data.train,
@@ -236,7 +254,7 @@ def test(
         seed=run.seed,
         label=f"testing {run.label}" if progress else None,
     )
-    known = pd.read_csv(path)
+    known = results.read(path.parent, "trials")
     sizes = {condition.examples(len(data.test)) for condition in (Natural(), *conditions)}
     known = known[known["n_examples"].isin(sizes)]
     with writing_to("saved_models_dir", saved_models_dir):
@@ -260,16 +278,15 @@ def _saved_model(
 ) -> Path:
     own = Path(output_dir) / run.name
     again = f"remove the folder {own} to train it again"
-    try:
-        (path,) = pd.read_csv(own / "runs.csv")["saved_model"].map(Path)
-    except (OSError, ValueError, TypeError, KeyError):  # pandas' own errors are ValueErrors
-        problem = f"{own.name}/runs.csv does not name its SavedModel; {again}"
-        raise Unavailable("output_dir", output_dir, problem) from None
-    folder = Path(saved_models_dir) / run.name / path.name
+    folder = Path(saved_models_dir) / run.name / Path(results.read_run(own)["saved_model"]).name
     if not folder.is_dir():
         problem = f"{folder.relative_to(saved_models_dir)} is not there; {again}"
         raise Unavailable("saved_models_dir", saved_models_dir, problem)
-    return folder
+    try:
+        return saved_models.find("saved_models_dir", folder)
+    except Unavailable as error:
+        problem = f"{error.problem.partition('; ')[0]}; {again}"
+        raise Unavailable("saved_models_dir", folder, problem) from error
 
 
 def draw(
@@ -301,7 +318,7 @@ def draw(
     settings = pd.DataFrame([run.columns() for run in runs])
     labels = results.labels(settings, settings)
     history = pd.concat(
-        [pd.read_csv(folder / "history.csv").assign(run=name) for name, folder in folders.items()],
+        [results.read(folder, "history").assign(run=name) for name, folder in folders.items()],
         ignore_index=True,
     )
     loaded = {labels[run.name]: load_model(run, output_dir, saved_models_dir) for run in runs}

@@ -10,12 +10,14 @@ from robust_tf.saved_models.exports import (
     EXTRA,
     ROBUSTNESS,
     add_robustness,
+    check,
     export,
     find,
     fingerprint,
     full_name,
     load,
     metadata,
+    remove_marked,
     versions,
 )
 
@@ -25,6 +27,7 @@ __all__ = [
     "EXTRA",
     "ROBUSTNESS",
     "add_robustness",
+    "check",
     "classifiers",
     "export",
     "find",
@@ -32,5 +35,6 @@ __all__ = [
     "full_name",
     "load",
     "metadata",
+    "remove_marked",
     "versions",
 ]
