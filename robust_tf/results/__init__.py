@@ -20,6 +20,7 @@ from robust_tf.results.tables import (
     gather,
     read,
     read_experiment,
+    read_history,
     read_run,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "profile_of",
     "read",
     "read_experiment",
+    "read_history",
     "read_run",
     "summarize",
     "training_label",

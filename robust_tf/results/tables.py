@@ -110,6 +110,15 @@ def read_experiment(output_dir: str | os.PathLike, experiment: str, table: str) 
     return checked.read(path) if path.exists() else pd.DataFrame()
 
 
+def read_history(folder: str | os.PathLike) -> pd.DataFrame:
+    """A finished run's `history.csv`.
+
+    Raises:
+        Unavailable: if it is damaged.
+    """
+    return checked.read(Path(folder) / "history.csv")
+
+
 def read_run(folder: str | os.PathLike) -> dict[str, Any]:
     """The one row of a finished run's `runs.csv`.
 

@@ -318,7 +318,7 @@ def draw(
     settings = pd.DataFrame([run.columns() for run in runs])
     labels = results.labels(settings, settings)
     history = pd.concat(
-        [results.read(folder, "history").assign(run=name) for name, folder in folders.items()],
+        [results.read_history(folder).assign(run=name) for name, folder in folders.items()],
         ignore_index=True,
     )
     loaded = {labels[run.name]: load_model(run, output_dir, saved_models_dir) for run in runs}

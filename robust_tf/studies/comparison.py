@@ -112,7 +112,8 @@ def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path
             try:
                 path = results.read_run(folder)["saved_model"]
             except Unavailable as error:
-                raise Unavailable(argument, run, error.problem) from error
+                problem = f"expected one run with its SavedModel in {table} ({error.problem})"
+                raise Unavailable(argument, run, problem) from error
             return saved_models.find(argument, path)
     return Path(run) if Path(run).suffix == ".keras" else saved_models.find(argument, run)
 
