@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from robust_tf.errors import Unavailable
+from robust_tf.data import tfds
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.files import (
     is_locked,
     locked,
@@ -19,6 +20,7 @@ from robust_tf.files import (
     sweep_versions,
     writing_to,
 )
+from tests.helpers import check_one_line
 
 
 def test_a_folder_of_another_user_counts_as_used(tmp_path, monkeypatch):
@@ -158,3 +160,32 @@ def test_places_that_cannot_be_directories(tmp_path):
     }.items():
         with pytest.raises(Unavailable, match=rf"^o=.*; expected a directory {expected}[^\n]*$"):
             prepare_directory("o", tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["", " ", "\t"])
+def test_an_empty_name_of_a_dataset_is_that(tmp_path, name):
+    with pytest.raises(InvalidArgument, match=r"^dataset=\s*: expected the name of a TFDS dataset"):
+        tfds.open_builder(name, str(tmp_path))
+
+
+@pytest.mark.parametrize("url", ["nope://x", "s3://bucket/a", "other://x/y"])
+def test_data_that_cannot_be_reached_are_not_to_be_deleted(url):
+    with pytest.raises(Unavailable, match="can be reached and read, but") as caught:
+        tfds.open_builder("mnist", url)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_working_directory_that_was_removed_is_one_line(in_process, monkeypatch):
+    def gone():
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "getcwd", gone)
+    check_one_line(in_process(), 1, "the working directory was removed")
+
+
+@pytest.mark.parametrize("flag", ["output_dir", "saved_models_dir"])
+def test_a_link_to_itself_is_one_line(in_process, tmp_path, flag):
+    (tmp_path / "loop").symlink_to("loop")
+    for place in ("loop", "loop/inside"):
+        done = in_process(f"--{flag}={tmp_path}/{place}", "--data_source=sample")
+        check_one_line(done, 1, f"--{flag}={tmp_path}/{place}: writing failed")

@@ -231,7 +231,8 @@ def test_a_damaged_or_foreign_folder_gives_one_line(exported, tmp_path, damage):
     folder = tmp_path / "1"
     shutil.copytree(exported, folder)
     damage(folder)
-    for told in ("assets.extra/model.json is|variables/variables.* is", "expected a SavedModel"):
+    lines = ["assets.extra/model.json is|variables/variables.* is", "expected a SavedModel"]
+    for told in lines if any(folder.iterdir()) else lines[1:]:
         with pytest.raises(Unavailable, match=rf"^saved_model={folder}: ({told})[^\n]*$"):
             saved_models.load(folder)
         # That of an earlier version has no digests.

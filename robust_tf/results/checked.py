@@ -84,11 +84,8 @@ def read(path: Path, *, lenient: bool = False, but: Iterable[str] | None = None)
     try:
         header, rows, problems = _parse(path)
     except (OSError, ValueError, csv.Error) as error:
-        header, rows, problems = (
-            _REQUIRED.get(path.stem, []),
-            [],
-            [getattr(error, "strerror", None) or one_line(error)],
-        )
+        header, rows = _REQUIRED.get(path.stem, []), []
+        problems = [getattr(error, "strerror", None) or one_line(error)]
     if problems and not lenient:
         is_run = path.stem in ("runs", "history") and path.parent.name != "tables"
         again = AGAIN if is_run else "remove the file, and the same command makes it again"

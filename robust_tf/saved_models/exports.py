@@ -207,8 +207,10 @@ def find(argument: str, path: str | os.PathLike) -> Path:
     latest = path / str(max(versions(path), default=0))
     for folder in (path, latest):
         model = folder / "saved_model.pb"
-        if model.is_file() and model.stat().st_size:
+        if model.is_file():
             check(folder, argument)
+            if not model.stat().st_size:  # one of an earlier version
+                raise _damaged(argument, folder, model.name, "empty")
             return folder
     expected = "expected the directory of a SavedModel, with or without its version"
     if not path.exists():
