@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,13 +13,16 @@ from absl import logging
 
 from pipelines import flags
 from pipelines.shared_flags import Outputs
-from robust_tf import data, results, settings
+from robust_tf import data, machine, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.executors import uploads
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
 from robust_tf.runs.sources import Sources
 from robust_tf.saved_models.classifiers import Classifier
+
+# What brackets hold, below the line that says what a table has.
+IN_BRACKETS = "[95 % interval of the mean, for other draws and other test images]"
 
 
 def launch(
@@ -81,6 +84,19 @@ def _fail(code: int, message: str) -> None:
     sys.exit(code)
 
 
+def warn_of_threads(trained_with: Iterable[int]) -> None:
+    """Says if models that are there were trained with other threads than this process has."""
+    here = machine.threads()
+    if others := [number for number in trained_with if number != here]:
+        there = ", ".join(map(str, sorted(set(others))))
+        models = "1 model" if len(others) == 1 else f"{len(others)} models"
+        warnings.warn(
+            f"{models} trained earlier with {there} threads, not {here}, stay as they are; their "
+            "accuracies may differ in the last digits",
+            stacklevel=2,
+        )
+
+
 def check_outputs(outputs: Outputs) -> None:
     """Sees before the work that directories of this machine can be written.
 
@@ -137,7 +153,7 @@ def sources(values: flags.Values) -> Sources:
 
 def print_accuracies(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:
     """Prints the accuracies of models by test; over all, where there are several families."""
-    print(results.comparison(trials, runs).to_string())
+    print_table(results.comparison(trials, runs))
     tested = set(trials["test_perturb"]) - {"none"}
     if len({KINDS[kind].family if kind in KINDS else kind for kind in tested}) > 1:
         print("\nOver all perturbed tests\n")
@@ -152,6 +168,24 @@ def print_profile(
         profile = results.profile(own, runs)
         if most is not None:
             profile = profile.nlargest(most, "worst").rename_axis(dataset)
-        percent = ["natural", "mean", "worst", "drop"]
-        profile[percent] = profile[percent].mul(100).round(2)
-        print(profile.to_string())
+        shown = profile[["natural", "mean", "worst", "at", "drop"]].copy()
+        for name in ("natural", "mean", "worst"):
+            columns = (profile[name], profile[f"{name}_low"], profile[f"{name}_high"])
+            shown[name] = list(map(results.in_percent, *columns))
+        shown["drop"] = list(map(results.in_percent, profile["drop"]))
+        print_table(shown)
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """Prints accuracies as of `results.in_percent`, each with its interval on the next line.
+
+    Columns that do not fit into 100 characters follow below.
+    """
+    cells = [[str(cell).partition(" [") for cell in row] for row in table.to_numpy()]
+    lines = [
+        line
+        for row in cells
+        for line in ([cell[0] for cell in row], ["".join(cell[1:]).strip() for cell in row])
+    ]
+    index = pd.Index([text for label in table.index for text in (label, "")], name=table.index.name)
+    print(pd.DataFrame(lines, index, table.columns).to_string(line_width=100))

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
-from robust_tf import settings
+from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import measures
 from robust_tf.evaluation.suites import conditions_at
 from robust_tf.paper.experiments import IMPACT_LEVELS
 from robust_tf.perturbations import KINDS
@@ -40,15 +41,19 @@ def main(values: flags.Values) -> None:
         )
     print(
         f"\nThe largest flows between classes, {classifier.name}, {len(dataset.test):,} test "
-        f"images of {dataset.name} ({dataset.source}); share in percent of the class\n"
+        f"images of {dataset.name} ({dataset.source})\n"
+        "Share in percent of the class [95 % interval for other test images]\n"
     )
     table = confusions.largest(found.changes, _SHOWN)
-    table = table.assign(images=table["images"].round(1), share=table["share"].mul(100).round(2))
+    ends = measures.interval(table["share"], table["images"] / table["share"])
+    share = list(map(results.in_percent, table["share"], *ends))
+    table = table.assign(images=table["images"].round(1), share=share)
     print(table.to_string(index=False, float_format="{:g}".format))
-    counts = found.flips.groupby(["test_perturb", "test_level"], sort=False).size()
+    by_level = ["test_perturb", "test_level"]
+    counts = found.flips.groupby([*by_level, "flip"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=confusions.FLIPS, fill_value=0).rename_axis(columns=None)
     print("\nImages that become another class for the first time at a level (trial 0)\n")
-    counts = counts.rename("images").reset_index()
-    print(counts.to_string(index=False, float_format="{:g}".format))
+    print(counts.reset_index().to_string(index=False, float_format="{:g}".format))
     print(f"\nresults  {values.output_dir}/{folder.name}")
     print(f"figures  {values.output_dir}/{folder.name}/figures")
 

@@ -33,7 +33,7 @@ def main(values: flags.Values) -> None:
     print(
         f"\nAccuracy of {classifier.name} in percent, mean ± standard deviation over "
         f"{tests.trials} trials on {len(dataset.test):,} test images of {dataset.name} "
-        f"({dataset.source})\n"
+        f"({dataset.source})\n{app.IN_BRACKETS}\n"
     )
     app.print_accuracies(table)
     print(f"\nresults  {values.output_dir}/{folder.name}")

@@ -122,6 +122,7 @@ def main(values: flags.Values) -> None:
         for each in todo:
             if runs.is_finished(each, folders["output_dir"]):
                 print(f"{each.label} is trained already: {outputs.output_dir}/{each.name}")
+                app.warn_of_threads([runs.trained_with(each, folders["output_dir"])])
             runs.train(
                 each,
                 dataset,
@@ -136,11 +137,12 @@ def main(values: flags.Values) -> None:
     print(
         f"\nAccuracy in percent, mean ± standard deviation over {tests.trials} trials on "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source})\n"
+        f"{app.IN_BRACKETS}\n"
     )
     app.print_accuracies(table)
     if len(seeds) > 1:
         print(f"\nOver {len(seeds)} seeds, mean ± standard deviation of the seeds' means\n")
-        print(results.over_seeds(table).to_string())
+        app.print_table(results.over_seeds(table))
     run = several[-1]
     print(f"\nresults     {outputs.output_dir}/{run.name}")
     print(f"figures     {outputs.output_dir}/{run.name}/figures")

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, Model, Outputs, some
-from robust_tf import settings
+from robust_tf import results, settings
+from robust_tf.evaluation import measures
 from robust_tf.runs.sources import Sources
 from robust_tf.settings import Setting
 from robust_tf.studies import sensor_map
@@ -51,20 +52,27 @@ def main(values: flags.Values) -> None:
     print(
         f"\nOne {values.defect} pixel at each of {len(positions) // len(summary):,} positions, "
         f"{len(dataset.test):,} test images of {dataset.name} ({dataset.source}), in percent\n"
+        "[95 % interval for other test images]\n"
     )
     shown = summary.set_index("training" if summary["training"].is_unique else "model")[
         [name for name in summary if "_" in name]
     ]
-    shown = shown.drop(columns=["data_source", "n_examples"]).mul(100).round(2)
-    print(shown.rename_axis(None).to_string())
+    shown = shown.drop(columns=["data_source", "n_examples"]).rename_axis(None)
+    print(shown.map(_with_interval, examples=len(dataset.test)).T.to_string())
     own = positions[positions["model"] == summary["model"].iloc[-1]]
     worst = own.nsmallest(_SHOWN, "accuracy").drop(columns="model")
-    percent = ["accuracy", "flipped", "towards_share"]
+    worst["accuracy"] = worst["accuracy"].map(lambda one: _with_interval(one, len(dataset.test)))
+    percent = ["flipped", "towards_share"]
     worst[percent] = worst[percent].mul(100).round(2)
     print(f"\nThe positions that cost {classifier.name} most\n")
     print(worst.to_string(index=False))
     print(f"\npositions  {values.output_dir}/{folder.name}/positions.csv")
     print(f"figure     {values.output_dir}/{folder.name}/figures/sensor-map.png")
+
+
+def _with_interval(share: float, examples: int) -> str:
+    """A share of the test images in percent; that over all positions as of one of them."""
+    return results.in_percent(share, *measures.interval(share, examples))
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

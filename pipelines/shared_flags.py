@@ -201,8 +201,19 @@ class ModelOutputs(Outputs):
     """Where results and SavedModels go."""
 
     saved_models_dir: Annotated[
-        str, Setting("Where SavedModels are exported.", expected="a directory or a URL")
-    ] = "saved_models"
+        str,
+        Setting(
+            "Where SavedModels are exported.",
+            expected="a directory or a URL",
+            default="saved_models, or in another --output_dir saved_models there",
+        ),
+    ] = ""
+
+    def __post_init__(self):
+        """Keeps SavedModels with the results that they belong to."""
+        if not self.saved_models_dir:
+            beside = "" if self.output_dir == Outputs.output_dir else f"{self.output_dir}/"
+            object.__setattr__(self, "saved_models_dir", f"{beside}saved_models")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

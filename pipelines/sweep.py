@@ -17,7 +17,7 @@ from robust_tf.executors.ray import Cluster, RayPool
 from robust_tf.files import prepare_directory
 from robust_tf.paper import examples, figures
 from robust_tf.perturbations import KINDS
-from robust_tf.runs import declaration, defaults, estimate, sweeps
+from robust_tf.runs import declaration, defaults, estimate, stages, sweeps
 from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
 from robust_tf.runs.sources import Sources
 from robust_tf.runs.tasks import Task, plan, work
@@ -199,6 +199,8 @@ def run(
         return
     with app.local(outputs) as folders:
         folders = {key: prepare_directory(key, folder) for key, folder in folders.items()}
+        done = (t.run for t in tasks if stages.is_finished(t.run, folders["output_dir"]))
+        app.warn_of_threads(stages.trained_with(run, folders["output_dir"]) for run in done)
         if cluster:  # its workers are started elsewhere
             folders = {key: folder.resolve() for key, folder in folders.items()}
         url = outputs.saved_models_dir
@@ -229,7 +231,7 @@ def run(
             )
             # The experiment may have others, which were not tested with all.
             trials = trials[trials["run"].isin([task.run.name for task in tasks])]
-            print(f"\nThe {_SHOWN} best in the worst case of all tests\n")
+            print(f"\nThe {_SHOWN} best in the worst case of all tests\n{app.IN_BRACKETS}\n")
             app.print_profile(trials, all_runs, _SHOWN)
     print(f"{len(tasks) - len(failed)} of {len(tasks)} models are done")
     print(f"tables   {outputs.output_dir}/{experiment.name}/tables")

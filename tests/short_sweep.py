@@ -77,9 +77,10 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path, load: object =
             for trial in range(number_of_trials(condition, task.trials)):
                 accuracy = random.Random(f"{run.name} {kind} {level} {trial}").random()
                 test = {"test_perturb": kind, "test_level": level, "trial": trial}
+                test |= {"saved_model": f"{run.name}/1"}
                 rows.append({**run.columns(), **test, "accuracy": accuracy, "n_examples": 10})
             time.sleep(SECONDS / 2)
-            table = pd.DataFrame(rows)
+            table = pd.DataFrame(rows).reindex(columns=results.TRIAL_COLUMNS)
             with writing_to("output_dir", output_dir):
                 results.write(table, folder / "trials.csv", results.TRIAL_COLUMNS)
 

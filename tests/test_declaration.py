@@ -284,7 +284,9 @@ def test_a_perturbation_that_is_given_keeps_its_blur_over_colours():
 def test_a_setting_that_none_of_a_sweeps_models_has_is_refused(given, cells):
     models = [Cell("mnist", cell) for cell in cells]
     (name,) = given
-    with pytest.raises(InvalidArgument, match=f"{name}=.*: expected a setting that one of the"):
+    with pytest.raises(
+        InvalidArgument, match=f"{name}=.*: expected no value with .*; no model would"
+    ):
         tasks.plan(models, given, {"mnist": MNIST})
     having = {
         "ramp": {"strategy": "incremental", "perturbation": HOT},

@@ -30,6 +30,91 @@ def test_the_interval_by_hand():
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
 
 
+def answers(shares: np.ndarray, trials: int) -> np.ndarray:
+    """Whether images are right, bool [..., trials, N], each as often as its share says."""
+    drawn = RANDOM.random((*shares.shape[:-1], trials, shares.shape[-1]))
+    return drawn < shares[..., np.newaxis, :]
+
+
+def interval_of(right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The interval of answers, bool [..., trials, N]."""
+    trials, examples = right.shape[-2:]
+    changed = (right[..., 1:, :] != right[..., :-1, :]).mean(axis=(-1, -2))
+    return measures.interval(right.mean(axis=(-1, -2)), examples, trials, changed)
+
+
+@pytest.mark.parametrize(
+    ("examples", "trials", "accuracy", "correlation"),
+    [
+        (1000, 25, 0.97, 0.8),
+        (1000, 25, 0.75, 0.35),
+        (500, 5, 0.5, 0.1),
+        (500, 2, 0.9, 0.5),
+        (200, 25, 0.5, 0.3),
+        (200, 10, 0.1, 0.8),
+        (100, 25, 0.75, 0.9),
+    ],
+)
+def test_it_covers_the_truth_in_95_of_100_cases(examples, trials, accuracy, correlation):
+    """For other images and other draws: each repetition draws both anew."""
+    a, b = np.array([accuracy, 1 - accuracy]) * (1 / correlation - 1)
+    right = answers(RANDOM.beta(a, b, (1500, examples)), trials)
+    low, high = interval_of(right)
+    covered = 100 * np.mean((low <= accuracy) & (accuracy <= high))
+    assert 93 <= covered <= 97.7
+    # One pass over as many images as there are answers would be far from that.
+    naive = measures.interval(right.mean(axis=(1, 2)), examples * trials)
+    assert np.mean((naive[0] <= accuracy) & (accuracy <= naive[1])) < (covered - 1) / 100
+
+
+@pytest.mark.parametrize("trials", [2, 10, 50])
+@pytest.mark.parametrize("accuracy", [0.97, 0.9, 0.5, 0.1])
+def test_few_images_never_look_exact(trials, accuracy):
+    for correlation in (0.1, 0.5, 0.9):
+        a, b = np.array([accuracy, 1 - accuracy]) * (1 / correlation - 1)
+        low, high = interval_of(answers(RANDOM.beta(a, b, (1000, 12)), trials))
+        assert np.mean((low <= accuracy) & (accuracy <= high)) > 0.925
+        assert (high - low).min() > 0.05
+
+
+@pytest.mark.parametrize("name", ["some hard images", "all alike", "two groups"])
+def test_it_is_as_wide_as_a_bootstrap_over_images(name):
+    shares = {
+        "some hard images": RANDOM.beta(3, 1, 2000),
+        "all alike": np.full(2000, 0.7),
+        "two groups": np.repeat([0.99, 0.4], [1500, 500]),
+    }[name]
+    right = answers(shares, 8)
+    by_image = right.mean(axis=0)
+    means = RANDOM.choice(by_image, (3000, len(by_image))).mean(axis=1)
+    np.testing.assert_allclose(interval_of(right), np.quantile(means, [0.025, 0.975]), atol=1.5e-3)
+
+
+def test_trials_that_agree_are_one_and_those_that_differ_are_many():
+    once = np.array(measures.interval(0.8, 500))
+    same = np.repeat(RANDOM.random((1, 500)) < 0.8, 25, axis=0)
+    expected = measures.interval(same.mean(), 500)
+    np.testing.assert_allclose(interval_of(same), expected)
+    np.testing.assert_array_equal(measures.interval(0.8, 500, 25), once)  # nothing is known
+    np.testing.assert_array_equal(measures.interval(0.8, 500, 1, 0.3), once)
+    # As often as of unrelated images: 25 · 500 images; never more.
+    many = measures.interval(0.8, 500 * 25)
+    for changed in (0.33, 0.5, 1.0):
+        np.testing.assert_allclose(measures.interval(0.8, 500, 25, changed), many)
+    widths = np.subtract(*measures.interval(0.8, 500, 25, np.linspace(0, 0.32, 9))[::-1])
+    assert (np.diff(widths) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("right", "examples"), [(10, 12), (0, 3), (12, 12), (1, 1), (9700, 10_000)]
+)
+@pytest.mark.parametrize("trials", [1, 25])
+def test_a_pass_that_is_repeated_without_a_change_is_scipys(right, examples, trials):
+    expected = scipy.stats.binomtest(right, examples).proportion_ci(0.95, "wilson")
+    found = measures.interval(right / examples, examples, trials, 0.0)
+    np.testing.assert_allclose(found, (expected.low, expected.high), atol=1e-12)
+
+
 def test_calibration_error_by_hand():
     probabilities = np.array([[0.95, 0.05], [0.91, 0.09], [0.3, 0.7], [0.62, 0.38], [0.61, 0.39]])
     labels = np.array([0, 1, 1, 0, 1])

@@ -32,9 +32,13 @@ def test_a_third_party_model_is_measured(command, tmp_path, foreign, name):
         f"--model={foreign}/{name}", *SAMPLE, "--trials=2", pipeline="pipelines.evaluate"
     )
     assert done.returncode == 0, outcome(done)
-    header, row = done.stdout.split("\n\n")[1].splitlines()
-    assert header.split()[:3] == ["natural", "stuck", "2"] and header.split()[-2:] == ["blur", "1"]
-    assert row.split()[0] == "external" and row.count("±") == 6
+    blocks = done.stdout.split("Over all")[0].split("\n\n")[1:-1]  # the table is wide
+    headers, rows, intervals = zip(*(block.splitlines() for block in blocks))
+    assert headers[0].split()[:3] == ["natural", "stuck", "2"]
+    assert headers[-1].split()[-2:] == ["blur", "1"]
+    assert all(row.split()[0] == "external" for row in rows)
+    assert "".join(rows).count("±") == 6 and "".join(intervals).count("[") == 10
+    assert max(map(len, done.stdout.splitlines())) <= 120
     trials = results.read(tmp_path / "results", "trials")
     assert len(trials) == 1 + 3 * 2 + 3 * 2 + 3
     assert set(trials["model"]) == {name}

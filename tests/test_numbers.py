@@ -133,7 +133,7 @@ def test_a_plan_grows_and_keeps_its_order(tmp_path):
 def test_gather_needs_no_folders_that_are_gone(tmp_path):
     plan = pd.DataFrame([dict.fromkeys([*runs.RUN_COLUMNS, "tests", "trials"])]).assign(
         run="a", dataset="mnist", strategy="natural", train_perturb="none", seed=0,
-        test_examples=1000, tests="natural;hot 2", trials=2,
+        test_examples=1000, data_source="sample", tests="natural;hot 2", trials=2,
     )  # fmt: skip
     results.add_to_plan(tmp_path, "grid", plan)
     (tmp_path / "a").mkdir()

@@ -38,10 +38,11 @@ def main_run(tmp_path_factory):
 def test_the_main_command(main_run):
     done, place = main_run
     assert done.returncode == 0, outcome(done)
-    header, natural, constant = done.stdout.split("\n\n")[1].splitlines()
+    header, natural, first, constant, second = done.stdout.split("\n\n")[1].splitlines()
     assert header.split() == ["natural", "stuck", "2", "dead", "2", "hot", "2"]
     assert natural.startswith("natural ") and constant.startswith("constant hot 6 ")
     assert natural.count("±") == constant.count("±") == 3
+    assert first.count("[") == second.count("[") == 4  # intervals
     trials = results.read(place / "results", "trials")
     assert len(trials) == 2 * (1 + 3 * 2)
     natural_accuracy = trials[trials["test_perturb"] == "none"].set_index("strategy")["accuracy"]
@@ -224,7 +225,7 @@ def test_a_pretrained_model_that_is_not_there(in_process, tmp_path):
     done = in_process(
         "--strategy=transfer", "--perturb=hot", f"--pretrained={tmp_path}/none", *SMALL
     )
-    check_one_line(done, 1, f"--pretrained={tmp_path}/none: expected the directory of a SavedModel")
+    check_one_line(done, 1, f"--pretrained={tmp_path}/none: there is no such folder; expected")
 
 
 @pytest.mark.parametrize("flag", ["output_dir", "saved_models_dir"])

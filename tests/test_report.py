@@ -47,7 +47,7 @@ def write_tables(output_dir, name, cells, trials) -> None:
                     mine = mine[(mine[column] - level).abs() < 1e-9]
             if len(mine):
                 test_columns = {"test_perturb": test.kind, "test_level": test.level}
-                test_columns |= {"trial": 0, "n_examples": 10_000}
+                test_columns |= {"trial": 0, "n_examples": 10_000, "saved_model": "m/1"}
                 accuracy = mine["mean"].iloc[0] + 0.001
                 rows.append({**columns, **test_columns, "accuracy": accuracy})
     results.add_to_plan(output_dir, name, pd.DataFrame(plan))

@@ -1,14 +1,19 @@
+import re
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 
+from pipelines import app
 from robust_tf import results
 from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.evaluation import Evaluator, Natural, measures
 from robust_tf.files import new_folder, prepare_directory, replacing, writing_to
+from robust_tf.perturbations import Perturbation
 from tests.conftest import ROOT
 
 
@@ -28,6 +33,9 @@ def trials(run="a", strategy="natural", perturb="none", level=np.nan, shift=0.0)
             "trial": trial,
             "accuracy": accuracy + shift,
             "n_examples": 1000,
+            "changed": 0.1 if trial else np.nan,
+            "test_digest": "sha256:3746ed34",
+            "saved_model": f"{run}/1",
         }
         for test_perturb, test_level, accuracies in [
             ("none", np.nan, [0.95]),
@@ -70,18 +78,20 @@ def test_cells_stay_as_they_are_where_runs_have_different_settings(tmp_path):
     """No False becomes 0.0 and no 6 becomes 6.0 beside a run that has no such setting."""
     for run, settings in {"a": {}, "b": {"fresh": False, "depth": 6, "ramp_end": 1.0}}.items():
         (tmp_path / run).mkdir()
-        columns = {"run": run, "fresh": None, "depth": None, "ramp_end": None}
+        columns = {"run": run, "dataset": "mnist", "data_source": "sample", "test_digest": "x"}
+        columns |= {"fresh": None, "depth": None, "ramp_end": None}
         table = pd.DataFrame([columns | settings])
         table.to_csv(tmp_path / run / "runs.csv", index=False)
     table = results.read(tmp_path, "runs")
     assert table["fresh"].tolist()[1] is False
     assert table["depth"].dtype == table["ramp_end"].dtype == float
-    models = pd.DataFrame({"run": ["a", "b"], "tests": "natural", "trials": 1, "test_examples": 2})
+    models = table[["run", "dataset", "data_source", "test_digest"]]
+    models = models.assign(tests="natural", trials=1, test_examples=2)
     (tmp_path / "sweep").mkdir()
     models.to_csv(tmp_path / "sweep" / "models.csv", index=False)
     results.gather(tmp_path, "sweep")
     lines = (tmp_path / "sweep" / "tables" / "runs.csv").read_text().splitlines()
-    assert lines == ["run,fresh,depth,ramp_end", "a,,,", "b,False,6,1.0"]
+    assert [line.split("x,")[-1] for line in lines[1:]] == [",,", "False,6,1.0"]
 
 
 def test_a_profile_needs_natural_and_perturbed_tests():
@@ -104,10 +114,119 @@ def test_summary_is_numpys_and_scipys():
     assert summary.loc["hot", "std"] == pytest.approx(np.std(hot))
     low, high = scipy.stats.t.interval(0.95, 2, loc=hot.mean(), scale=scipy.stats.sem(hot))
     assert summary.loc["hot", "ci95"] == pytest.approx((high - low) / 2)
-    assert summary.loc["hot", "n_trials"] == 3
+    assert summary.loc["hot", "n_trials"] == 3 and summary.loc["hot", "n_examples"] == 1000
+    ends = summary.loc["hot", ["low", "high"]].astype(float)
+    np.testing.assert_allclose(ends, measures.interval(0.77, 1000, 3, 0.1))
     assert summary.loc["none", "std"] == 0
     assert np.isnan(summary.loc["none", "ci95"])
     assert summary.index.tolist() == ["none", "hot", "noise"]
+
+
+def wilson(right: int, examples: int) -> tuple[float, float]:
+    found = scipy.stats.binomtest(right, examples).proportion_ci(0.95, "wilson")
+    return found.low, found.high
+
+
+def test_one_pass_has_the_interval_of_its_images():
+    natural = results.summarize(trials()).iloc[0]
+    assert (natural["low"], natural["high"]) == pytest.approx(wilson(950, 1000))
+
+
+@pytest.mark.parametrize("column", ["absent", "empty", "object"])
+def test_trials_of_before_have_the_interval_of_one_pass(column):
+    table = trials()
+    table["changed"] = np.nan if column == "empty" else table["changed"].astype(object)
+    if column == "absent":
+        table = table.drop(columns="changed")
+    row = results.summarize(table).iloc[1]
+    wide = wilson(770, 1000)
+    if column == "object":
+        assert wide[0] < row["low"] < row["mean"] < row["high"] < wide[1]
+    else:
+        assert (row["low"], row["high"]) == pytest.approx(wide)
+
+
+@pytest.mark.parametrize(
+    ("right", "examples", "expected"),
+    [
+        (10, 12, "83.33 ± 0.00 [55.20, 95.30]"),
+        (3, 3, "100.00 ± 0.00 [43.85, 100.00]"),
+        (0, 20, "0.00 ± 0.00 [0.00, 16.11]"),
+        (50, 100, "50.00 ± 0.00 [40.38, 59.62]"),
+    ],
+)
+def test_small_samples_do_not_look_exact(right, examples, expected):
+    table = trials().assign(accuracy=right / examples, n_examples=examples, changed=0.0)
+    row = results.comparison(table).loc["natural"]
+    assert row["hot 2"] == row["noise 0.0255"] == expected
+    assert row["natural"] == expected.replace(" ± 0.00", "")
+    profile = results.profile(table).loc["natural"]
+    for name in ("natural", "mean", "worst"):
+        ends = profile[f"{name}_low"], profile[f"{name}_high"]
+        assert ends == pytest.approx(wilson(right, examples), abs=1e-12)
+    seeds = pd.concat([table.assign(run=run, seed=seed) for seed, run in enumerate("ab")])
+    assert results.over_seeds(seeds).loc["natural", "hot 2"] == expected
+
+
+def test_a_table_is_printed_with_each_interval_below_its_number(capsys):
+    both = pd.concat([trials(), trials("b", "constant", "hot", 6, shift=0.01)], ignore_index=True)
+    app.print_accuracies(both)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["natural", "hot", "2", "noise", "0.0255"]
+    assert re.split("  +", lines[1]) == ["natural", "95.00", "77.00 ± 1.63", "51.00 ± 1.41"]
+    assert lines[3].startswith("constant hot 6  ")
+    texts = results.comparison(both).to_numpy()
+    for line, row in zip((lines[2], lines[4]), texts):
+        assert re.findall(r"\[.*?\]", line) == [text[text.index("[") :] for text in row]
+
+
+def test_no_line_of_a_table_is_longer_than_100(capsys):
+    levels = [trials().assign(test_perturb="hot", test_level=level, trial=0) for level in range(9)]
+    app.print_accuracies(pd.concat([trials(), *(table.iloc[:1] for table in levels)]))
+    table, _, profile = capsys.readouterr().out.partition("Over all perturbed tests")
+    assert table.count("[") == 2 + 9 and profile.count("[") == 3
+    assert max(map(len, (table + profile).splitlines())) <= 100
+
+
+def test_later_trials_are_those_of_one_go(tmp_path, small):
+    """Also what a trial has in common with the one before, whichever of them was there."""
+    inputs = keras.Input((28, 28, 1))
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
+    conditions = [Natural(), Perturbation("noise", 0.3)]
+    columns = dict.fromkeys([*results.TRAINING_COLUMNS, "saved_model"], "x")
+
+    def complete(name, trials):
+        path = tmp_path / name / "trials.csv"
+        args = (path, model, small.test, conditions, columns)
+        return results.trials.complete(*args, trials=trials, seed=3)
+
+    expected = complete("once", 5)
+    for trials_ in (1, 2, 4, 5):
+        found = complete("often", trials_)
+    order = ["test_perturb", "trial"]
+    pd.testing.assert_frame_equal(
+        found.sort_values(order, ignore_index=True), expected.sort_values(order, ignore_index=True)
+    )
+    path = tmp_path / "once" / "trials.csv"
+    table = pd.read_csv(path)
+    table[table["trial"] != 2].to_csv(path, index=False)
+    again = complete("once", 5).sort_values(order, ignore_index=True)
+    pd.testing.assert_frame_equal(again, expected.sort_values(order, ignore_index=True))
+    # One from before the column gets rows that have it.
+    table[table["trial"] < 3].drop(columns="changed").to_csv(path, index=False)
+    path.with_name("checksums.json").unlink()
+    older = complete("once", 5)
+    assert older["changed"].notna().tolist() == (older["trial"] >= 3).tolist()
+    evaluator = Evaluator(model, small.test, 3)
+    for row in expected.itertuples():
+        (condition,) = (one for one in conditions if one.kind == row.test_perturb)
+        right = evaluator.predictions(condition, row.trial) == small.test.labels.numpy()
+        assert row.accuracy == right.mean()
+        if row.trial:
+            other = evaluator.predictions(condition, row.trial - 1) == small.test.labels.numpy()
+            assert row.changed == np.mean(right != other) > 0
+        else:
+            assert np.isnan(row.changed)
 
 
 def test_comparison_is_in_percent():
@@ -116,8 +235,8 @@ def test_comparison_is_in_percent():
     )
     assert table.index.tolist() == ["natural", "constant hot 6"]
     assert table.columns.tolist() == ["natural", "hot 2", "noise 0.0255"]
-    assert table.loc["natural", "natural"] == "95.00"
-    assert table.loc["constant hot 6", "hot 2"] == "78.00 ± 1.63"
+    assert table.loc["natural", "natural"] == "95.00 [93.47, 96.19]"
+    assert table.loc["constant hot 6", "hot 2"].startswith("78.00 ± 1.63 [7")
 
 
 def test_a_table_is_complete_or_as_before(tmp_path):
@@ -173,8 +292,8 @@ def test_the_profile_of_a_model_over_its_tests():
     )  # fmt: skip
     profile = results.profile(trials).loc["constant all"]
     assert profile["at"] == "blur 1"
-    assert profile.drop("at").to_dict() == pytest.approx(
-        {"natural": 0.9, "mean": 0.6, "worst": 0.5, "drop": 0.4}
+    assert profile[["natural", "mean", "worst", "drop"]].tolist() == pytest.approx(
+        [0.9, 0.6, 0.5, 0.4]
     )
 
 
@@ -200,7 +319,8 @@ def test_several_seeds_are_several_runs():
     assert profile["worst"].tolist() == pytest.approx([0.6, 0.2])
     assert profile["drop"].tolist() == pytest.approx([0.3, 0.5])
     assert results.over_seeds(trials).loc["natural"].to_dict() == {
-        "natural": "80.00 ± 10.00", "hot 2": "60.00 ± 0.00", "blur 1": "50.00 ± 30.00",
+        "natural": "80.00 ± 10.00 [49.02, 94.33]", "hot 2": "60.00 ± 0.00 [31.27, 83.18]",
+        "blur 1": "50.00 ± 30.00 [23.66, 76.34]",
     }  # fmt: skip
     other = pd.DataFrame({"run": ["run 0", "run 1"], "epochs": [1, 2]})
     assert results.over_seeds(trials, other).index.tolist() == [
@@ -241,7 +361,10 @@ def test_two_runs_of_one_training_are_two_rows_whose_labels_say_what_differs(run
     assert labels.index.tolist() == ["mnist-hot-aa", "mnist-hot-bb"]
     assert labels.tolist() == expected
     table = results.comparison(TWINS, runs)
-    assert table.index.tolist() == expected and table["natural"].tolist() == ["96.00", "95.00"]
+    assert table.index.tolist() == expected and table["natural"].str[:5].tolist() == [
+        "96.00",
+        "95.00",
+    ]
     profile = results.profile(TWINS, runs)
     assert profile.index.tolist() == expected
     assert profile["natural"].tolist() == pytest.approx([0.96, 0.95])
@@ -271,7 +394,9 @@ def test_shipped_tables_show_every_run_with_its_own_numbers(folder, known):
     assert comparison.index.tolist() == profile.index.tolist() == labels.tolist()
     natural = runs.set_index("run")["natural_accuracy"].loc[labels.index]
     np.testing.assert_allclose(profile["natural"], natural)
-    np.testing.assert_allclose(comparison["natural"].astype(float), 100 * natural, atol=0.005)
+    np.testing.assert_allclose(
+        comparison["natural"].str[:5].astype(float), 100 * natural, atol=0.005
+    )
 
 
 def test_labels_of_shipped_runs():

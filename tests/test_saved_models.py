@@ -116,6 +116,7 @@ def test_it_says_what_it_is(trained, tmp_path):
     assert saved_models.metadata(folder) == {
         "label_names": list("0123456789"),
         "input": {"dtype": "float32", "shape": [None, 28, 28, 1], "range": [0, 1]},
+        "encoded": {"formats": ["PNG", "JPEG", "GIF", "BMP"], "max_pixels": 25_000_000},
         "training": TRAINING,
         "versions": {
             "robust_tf": robust_tf.__version__,

@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
+from robust_tf.evaluation import measures
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import sensor_map
 from tests.helpers import check_one_line, outcome
@@ -106,6 +108,15 @@ def test_the_command_maps_two_models(command, exported, other, sample, tmp_path)
     assert summary.columns.tolist() == sensor_map.SUMMARY_COLUMNS
     assert summary["model"].tolist() == ["untrained/1", "digits/1"]
     assert summary["training"].tolist() == ["constant hot", "natural"]
+    shares = [name for name in summary if "_accuracy" in name or name == "flipped_by_some"]
+    right = (40 * summary["natural_accuracy"]).round().astype(int)
+    for share in [*summary[shares].to_numpy().ravel(), positions["accuracy"].iloc[-784:].min()]:
+        # The mean over the positions is of no whole number of images.
+        low, high = measures.interval(share, 40)
+        assert f"[{100 * low:.2f}, {100 * high:.2f}]" in done.stdout
+    for count in right:
+        low, high = scipy.stats.binomtest(count, 40).proportion_ci(0.95, "wilson")
+        assert f"[{100 * low:.2f}, {100 * high:.2f}]" in done.stdout
     assert (folder / "figures" / "sensor-map.png").stat().st_size > 5_000
     # The same as by hand, in this process.
     images = sample.test.images_at(tf.range(40)).numpy()
@@ -127,7 +138,7 @@ def test_a_baseline_is_another_model(exported, small, tmp_path):
 def test_a_baseline_that_is_not_there(command, exported, tmp_path):
     flags = (f"--model={exported}", f"--baseline={tmp_path}/none", "--data_source=sample")
     done = command(*flags, pipeline="pipelines.sensor_map")
-    check_one_line(done, 1, f"--baseline={tmp_path}/none: expected the directory of a SavedModel")
+    check_one_line(done, 1, f"--baseline={tmp_path}/none: there is no such folder; expected")
 
 
 def test_maps_of_different_things_have_folders_of_their_own(exported, small, tmp_path):

@@ -36,6 +36,8 @@ def tables(tmp_path):
                     "train_level": 6 if perturb == "hot" else np.nan, "seed": seed,
                     "test_perturb": kind, "test_level": level, "trial": 0,
                     "accuracy": accuracy + (0.01 if seed else -0.01), "n_examples": 100,
+                    "changed": np.nan,
+                    "test_digest": "sha256:d819f34d", "saved_model": f"{run}/1",
                 }
                 for (kind, level), accuracy in zip(TESTS, accuracies)
             ]  # fmt: skip

@@ -182,7 +182,7 @@ BAD_FLAGS = {
     "--seeds=": "--seeds=: expected whole numbers from 0 on, separated by commas",
     "--seeds=-1": "--seeds=-1: expected whole numbers from 0 on",
     "--workers=0": "--workers=0: expected a whole number from 1 on",
-    "--threads=0": "--threads=0: expected a whole number from 1 on",
+    "--threads=0": "--threads=0: expected a whole number from 1 to 1024",
     "--trials=0": "--trials=0: expected a whole number from 1 on",
     "--epochs=0": "--epochs=0: expected a whole number from 1 on",
     "--preset=mine": "--preset=mine: expected one of text, published",

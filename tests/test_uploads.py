@@ -304,6 +304,88 @@ def test_a_kill_at_any_step_loses_nothing(forks, tmp_path, tmp_path_factory, cac
     assert not here(cache)
 
 
+def test_any_request_that_fails_loses_nothing(forks, tmp_path, tmp_path_factory):
+    """Nor does a kill after it, or an outage that begins with it; see `tests.failing_uploads`."""
+    line = ["tests.failing_uploads", str(tmp_path)]
+    done = forks.run(line, tmp_path_factory.mktemp("output"), os.environ, 300)
+    *problems, requests = done.stdout.split("\n")[:-1] or [done.stderr]
+    assert problems == []
+    assert int(requests) > 25
+
+
+def test_saved_models_inside_of_the_outputs_are_a_place_of_their_own(memory, cache):
+    places = {"output_dir": URL, "saved_models_dir": f"{URL}/saved_models"}
+    model = {"1/saved_model.pb": "graph", "1/variables/v": "weights"}
+    for turn in range(2):
+        with uploads.local(places) as folders:
+            assert not (folders["output_dir"] / "saved_models").exists()
+            assert files(folders["saved_models_dir"]) == (within(model, "run") if turn else {})
+            write(folders["output_dir"] / "run", RUN)
+            write(folders["saved_models_dir"] / "run", model)
+    found = there(memory)
+    found.pop("saved_models/.robust_tf")
+    assert found == {**within(RUN, "run"), **within(model, "saved_models/run")}
+    # Nor are they fetched by what needs the results only.
+    with outputs() as folders:
+        assert files(folders["output_dir"]) == within(RUN, "run")
+    assert not here(cache)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(memory, monkeypatch):
+    with outputs() as folders:
+        write(folders["output_dir"] / "run", RUN)
+    list_ = type(memory).ls
+
+    def ls(system, path, detail=True, **options):
+        if path.endswith("figures"):
+            raise OSError("try later")
+        return list_(system, path, detail=detail, **options)
+
+    monkeypatch.setattr(type(memory), "ls", ls)
+    with pytest.raises(Unavailable, match=f"^output_dir={URL}: try later$"):
+        outputs().__enter__()
+
+
+def keep_here(memory) -> None:
+    """Leaves a run that is uploaded beside a page that is not."""
+    with pytest.raises(Unavailable), pytest.MonkeyPatch.context() as patch, outputs() as folders:
+        Puts(patch, memory, lambda path: path.endswith("report.md"))
+        write(folders["output_dir"] / "run", RUN)
+        uploads.upload({"output_dir": URL}, "run")
+        write(folders["output_dir"], {"report.md": "page"})
+
+
+@pytest.mark.parametrize("gone", ["run/trials.csv", "run/figures", "run", ""])
+def test_what_is_gone_there_is_uploaded_again_from_what_is_here(memory, gone):
+    keep_here(memory)
+    memory.rm(f"/bucket/results/{gone}", recursive=True)
+    with outputs():
+        pass
+    assert there(memory) == {**within(RUN, "run"), "report.md": "page"}
+
+
+@pytest.mark.parametrize("content", ["7", "4 rows and more", ""])
+def test_what_another_process_writes_meanwhile_stays(memory, content):
+    keep_here(memory)
+    memory.pipe("/bucket/results/run/trials.csv", content.encode())
+    with outputs() as folders:
+        assert (folders["output_dir"] / "run/trials.csv").read_text() == content
+        memory.pipe("/bucket/results/run/history.csv", content.encode())
+    found = there(memory)
+    assert found["run/trials.csv"] == found["run/history.csv"] == content
+
+
+@pytest.mark.parametrize("record", ["", "{", "[1]", '{"trials.csv": 5}', "\x00"])
+def test_a_damaged_record_costs_only_another_upload(memory, cache, record):
+    keep_here(memory)
+    for path in cache.rglob(".sent/*.json"):
+        path.write_text(record)
+    with outputs() as folders:
+        assert files(folders["output_dir"]) == {**within(RUN, "run"), "report.md": "page"}
+    assert there(memory) == {**within(RUN, "run"), "report.md": "page"}
+    assert not here(cache)
+
+
 def test_a_sweep_that_is_killed_goes_on(forks, undisturbed, tmp_path, tmp_path_factory, cache):
     moments = random.Random(3)
     line = ["tests.short_sweep", f"file://{tmp_path}/results", f"file://{tmp_path}/saved_models"]

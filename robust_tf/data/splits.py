@@ -4,6 +4,8 @@ Where they are read from is unknown here.
 """
 
 import dataclasses
+import functools
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +16,7 @@ import tensorflow as tf
 class Split:
     """The examples of a split, in the order of its files; an example's index is its place.
 
-    Others may use `len`, `image_shape`, `labels`, `images_at` and `first`. How images are
+    Others may use `len`, `image_shape`, `labels`, `images_at`, `first` and `digest`. How images are
     stored is known to `robust_tf.data` only: `images` and `divisor` are for making a split.
 
     A split may be an argument of a `tf.function`, which traces it once per shape and divisor.
@@ -23,11 +25,14 @@ class Split:
         images: uint8 tensor of shape [N, H, W, C], in host memory.
         labels: int64 tensor of shape [N], in host memory.
         divisor: bytes are divided by it to give values in [0, 1]; at least 255.
+        digest_of_whole: the digest of the split whose first examples these are; None for a
+            whole split.
     """
 
     images: tf.Tensor
     labels: tf.Tensor
     divisor: int = 255
+    digest_of_whole: str | None = None
 
     @classmethod
     def of_arrays(cls, images: np.ndarray, labels: np.ndarray) -> "Split":
@@ -44,6 +49,17 @@ class Split:
         """(H, W, C)."""
         return tuple(self.images.shape[1:])
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """A text that tells the images and labels of the whole split from all others."""
+        if self.digest_of_whole is not None:
+            return self.digest_of_whole
+        content = hashlib.sha256()
+        for array in (self.images.numpy(), self.labels.numpy()):
+            content.update(repr((array.shape, array.dtype.str)).encode())
+            content.update(np.ascontiguousarray(array).data)
+        return _text(content)
+
     def images_at(self, index: tf.Tensor | np.ndarray | Sequence[int]) -> tf.Tensor:
         """The images of the given indices; callable in a graph.
 
@@ -57,7 +73,12 @@ class Split:
 
     def first(self, count: int) -> "Split":
         """The first `count` examples; all where there are fewer."""
-        return dataclasses.replace(self, images=self.images[:count], labels=self.labels[:count])
+        return dataclasses.replace(
+            self,
+            images=self.images[:count],
+            labels=self.labels[:count],
+            digest_of_whole=self.digest,
+        )
 
     def __tf_flatten__(self) -> tuple[tuple[int], tuple[tf.Tensor, tf.Tensor]]:
         """The divisor, which a trace depends on, and the tensors, whose values may vary."""
@@ -93,6 +114,16 @@ class Data:
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
         return self.train.image_shape
+
+    @property
+    def train_digest(self) -> str:
+        """A text that tells images, labels and names of classes in training from all others."""
+        return _text(hashlib.sha256(repr((self.train.digest, self.label_names)).encode()))
+
+
+def _text(content: "hashlib._Hash") -> str:
+    """Such as no reader of CSVs takes for a number, which 91e64895 would be."""
+    return f"sha256:{content.hexdigest()[:8]}"
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -59,6 +59,10 @@ class Recorded(Condition):
         """How many these are."""
         return len(self.recorded)
 
+    def digest(self, test_digest: str) -> str:
+        """Their own digest."""
+        return self.recorded.digest
+
     def __tf_flatten__(self) -> tuple[tuple, tuple]:
         """As natural images: a traced function gets the split as another argument."""
         return (Natural(),), ()

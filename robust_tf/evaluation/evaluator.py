@@ -61,8 +61,17 @@ class Evaluator:
         Raises:
             InvalidArgument: if the condition does not fit the images.
         """
-        correct, _, _ = self._pass(condition, trial)
-        return int(correct) / condition.examples(len(self._split))
+        right = self.right(condition, trial)
+        return np.count_nonzero(right) / len(right)
+
+    def right(self, condition: Condition, trial: int = 0) -> np.ndarray:
+        """Which images are classified correctly in one pass; arguments as in `accuracy`.
+
+        Returns:
+            bool array of shape [N].
+        """
+        right, _, _ = self._pass(condition, trial)
+        return right.numpy()
 
     def predictions(self, condition: Condition, trial: int = 0) -> np.ndarray:
         """The predicted classes in one pass; arguments as in `accuracy`.
@@ -83,7 +92,7 @@ class Evaluator:
         return scores.numpy()
 
     def _pass(self, condition: Condition, trial: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """The number of correct predictions, the predictions [N], and the scores [N, classes]."""
+        """Which predictions are correct [N], the predictions [N], and the scores [N, classes]."""
         condition.check(self._split.image_shape)
         trace = type(condition), condition.__tf_flatten__()[0]
         if trace not in self._traced:
@@ -171,7 +180,7 @@ def _one_pass(model: keras.Model | Callable) -> Callable:
         _, done = tf.while_loop(lambda batch, _: batch < batches, step, (0, done))
         all_scores = done.concat()
         predicted = tf.argmax(all_scores, axis=-1)
-        return tf.math.count_nonzero(predicted == split.labels), predicted, all_scores
+        return predicted == split.labels, predicted, all_scores
 
     return one_pass
 
@@ -206,9 +215,13 @@ def evaluate(
 
     Returns:
         One row per trial: test_perturb ("none" for natural images), test_level (missing
-        for natural images), trial, accuracy (a fraction), n_examples.
+        for natural images), trial, accuracy (a fraction), n_examples, changed (the fraction of
+        the images that were right in the trial before and are wrong in this one, or the other
+        way round; missing for trial 0), test_digest (that of the whole split whose first images
+        they are).
     """
-    columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples"]
+    columns = ["test_perturb", "test_level", "trial", "accuracy", "n_examples", "changed"]
+    columns += ["test_digest"]
     parts = by_condition(model, split, conditions, trials=trials, seed=seed, done=done, label=label)
     return pd.DataFrame([row for rows in parts for row in rows], columns=columns)
 
@@ -237,14 +250,22 @@ def by_condition(
     with tqdm.tqdm(total=total, desc=label, unit="trial", disable=not (label and total)) as bar:
         for condition, left in passes.items():
             rows: list[dict[str, object]] = []
+            right: dict[int, np.ndarray] = {}  # by trial: the one before, and this one
             for trial in left:
+                right = {
+                    one: right[one] if one in right else evaluator.right(condition, one)
+                    for one in (trial - 1, trial)
+                    if one >= 0
+                }
                 rows.append(
                     {
                         "test_perturb": condition.key[0],
                         "test_level": condition.level,
                         "trial": trial,
-                        "accuracy": evaluator.accuracy(condition, trial),
-                        "n_examples": condition.examples(len(split)),
+                        "accuracy": right[trial].mean(),
+                        "n_examples": len(right[trial]),
+                        "changed": np.mean(right[trial] != right[trial - 1]) if trial else np.nan,
+                        "test_digest": condition.digest(split.digest),
                     }
                 )
                 bar.update()

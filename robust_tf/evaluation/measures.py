@@ -3,7 +3,8 @@
 Sources, which docs/measures.md quotes too:
 
 - interval: Wilson (1927), "Probable inference, the law of succession, and statistical
-  inference".
+  inference"; over several trials with the effective number of images of Rao and Scott (1992),
+  "A simple method for the analysis of clustered binary data".
 - expected calibration error: Guo et al. (2017), "On calibration of modern neural networks".
 - Brier score: Brier (1950), "Verification of forecasts expressed in terms of probability".
 - mCE, relative mCE: Hendrycks and Dietterich (2019), "Benchmarking neural network
@@ -12,35 +13,55 @@ Sources, which docs/measures.md quotes too:
   proportions or percentages"; here its exact form, a binomial test.
 """
 
-import math
-
 import numpy as np
 import pandas as pd
 import scipy.special
 import scipy.stats
+from numpy.typing import ArrayLike
 
 BINS = 15
 _LEVEL = 0.95
 
 
-def interval(accuracy: float, examples: int) -> tuple[float, float]:
-    """The 95 % interval of an accuracy (Wilson's score interval).
+def interval(
+    accuracy: ArrayLike,
+    examples: ArrayLike,
+    trials: ArrayLike = 1,
+    changed: ArrayLike = np.nan,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % interval of an accuracy, for other test images and other draws alike.
 
-    The mean over several trials counts as one trial: they see the same images, so they
-    are no more images.
+    Of one trial it is Wilson's score interval. Several trials see the same images, so they are
+    more images only as far as their answers differ: ρ, the correlation of an image's answers in
+    two trials, makes N images and T trials worth N·T / (1 + (T - 1)·ρ) images. With p the
+    accuracy, ρ = 1 - changed / (2·p·(1 - p)), within [0, 1]; to estimate it, z² ≈ 4 images are
+    added of which half is always right and half always wrong, which keeps it high where few
+    images say what it is (z² images are also what Wilson's centre adds).
 
     Args:
-        accuracy: fraction of images that are classified correctly, in [0, 1].
+        accuracy: fraction of images that are classified correctly, in [0, 1]; the mean over
+            the trials. A number or an array, like all that follow.
         examples: number of different images.
+        trials: number of trials.
+        changed: fraction of the images that are right in one trial and wrong in the next, the
+            mean over such pairs of trials. Where it is missing ρ is 1: the interval is that of
+            one trial, which is never too narrow.
 
     Returns:
         Lower and upper end, in [0, 1].
     """
+    mean, n, repeated, differing = (
+        np.asarray(one, np.float64) for one in (accuracy, examples, trials, changed)
+    )
     z = scipy.stats.norm.ppf((1 + _LEVEL) / 2)
-    centre = accuracy + z**2 / (2 * examples)
-    reach = z * math.sqrt(accuracy * (1 - accuracy) / examples + (z / (2 * examples)) ** 2)
-    scale = 1 + z**2 / examples
-    return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+    p = (mean * n + z**2 / 2) / (n + z**2)
+    alike = 1 - differing * n / (n + z**2) / (2 * p * (1 - p))
+    alike = np.where(np.isnan(differing), 1, alike).clip(0, 1)
+    n = n * repeated / (1 + (repeated - 1) * alike)
+    centre = mean + z**2 / (2 * n)
+    reach = z * np.sqrt(mean * (1 - mean) / n + (z / (2 * n)) ** 2)
+    scale = 1 + z**2 / n
+    return np.maximum(0, (centre - reach) / scale), np.minimum(1, (centre + reach) / scale)
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ import tensorflow as tf
 import robust_tf
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.executors.processes import attempt
-from robust_tf.files import is_locked, locked
+from robust_tf.files import is_locked, locked, replacing
 from robust_tf.runs.pool import Outcome
 
 # A worker is replaced after so many tasks, so that no leak adds up.
@@ -244,7 +244,7 @@ def _connect(address: str) -> Any:
     """Ray, connected to a cluster."""
     if address == "local":  # reachable from this machine only, on every system
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # of which Ray makes one if need be
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError:
@@ -253,6 +253,7 @@ def _connect(address: str) -> Any:
     if address != "local":
         _check_address(address)
     try:
+        _guard_token(makes_one=address == "local")
         ray.init(
             address=address,
             log_to_driver=False,
@@ -262,6 +263,20 @@ def _connect(address: str) -> Any:
     except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
         raise Unavailable("ray_address", address, one_line(error)) from error
     return ray
+
+
+def _guard_token(makes_one: bool) -> None:
+    """Keeps the file of Ray's token from all others; Ray writes it as the umask says."""
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    if path.exists():
+        path.chmod(0o600)
+    elif makes_one:
+        path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.touch(0o600)
+            temporary.write_text(secrets.token_hex(32))
 
 
 def _check_address(address: str) -> None:

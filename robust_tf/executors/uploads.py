@@ -3,7 +3,7 @@
 Work is done in a directory of this machine, below the user's cache directory, and stays
 there until it is uploaded, whatever is killed. A folder is uploaded when it is finished,
 whole; what changes in it later replaces the earlier version, file by file. Nothing at the
-URL is ever deleted.
+URL is ever deleted, and nothing here before it is known to be there.
 
 The rule for readers: a run counts once its `runs.csv` is there, a SavedModel once its
 `saved_model.pb` is; they are uploaded last.
@@ -12,21 +12,24 @@ The rule for readers: a run counts once its `runs.csv` is there, a SavedModel on
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.files import (
     digest,
     file_name,
     is_locked,
+    locked,
     new_folder,
     prepare_directory,
     replacing,
@@ -35,8 +38,10 @@ from robust_tf.files import (
 # Without the last a folder does not count. The first is in the folders of runs only, so
 # that what has it and not the last is known to be a run that was not uploaded whole.
 _FIRST, _LAST = "history.csv", ("runs.csv", "saved_model.pb")
-# Holds for each local folder the time and size of its files when they were uploaded or fetched.
+# Holds for each local folder the digests of its files as they are at the URL.
 _SENT = ".sent"
+# A larger file is fetched again only where its size is another.
+_LARGE = 2**20
 # Written when a URL is opened, so that one that cannot be written is refused before the work.
 _PROBE = ".robust_tf"
 _RULE = (
@@ -112,12 +117,14 @@ def upload(directories: Mapping[str, str], name: str) -> None:
 
 
 def _places(directories: Mapping[str, str]) -> dict[str, "_Place"]:
-    return {key: _place(key, url) for key, url in directories.items() if is_url(url)}
+    places = {key: _place(key, url) for key, url in directories.items() if is_url(url)}
+    roots = frozenset(place.root for place in places.values())
+    return {key: dataclasses.replace(place, others=roots) for key, place in places.items()}
 
 
 def _place(argument: str, url: str) -> "_Place":
     protocol = url.partition("://")[0]
-    if protocol not in fsspec.available_protocols():
+    if protocol not in {*fsspec.available_protocols(), *fsspec.registry}:
         expected = "a path, or a URL of a file system that fsspec has a driver for"
         raise InvalidArgument(argument, url, expected)
     try:
@@ -135,7 +142,7 @@ class _Place:
     """A directory of another file system, and the one of this machine that stands for it.
 
     A folder's name is that of one directly in the directory; "" stands for the directory's
-    own files.
+    own files. What belongs to `others`, the roots of all places, is left to them.
     """
 
     argument: str
@@ -143,6 +150,7 @@ class _Place:
     system: Any
     root: str
     here: Path
+    others: frozenset[str] = frozenset()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
@@ -151,7 +159,7 @@ class _Place:
         descriptor = os.open(self.here, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # as long as this process uses it
-            with self._used():
+            with locked(self.here / _SENT), self._used():
                 self._put("", _PROBE, _RULE)
                 self._fetch()
             yield descriptor
@@ -162,11 +170,11 @@ class _Place:
         """Uploads what is finished and not there yet: some folders, or all."""
         for name in names or ["", *self._folders()]:
             if (self.here / name).is_dir() and not is_locked(self.here / name):
-                for path, stamp in self._unsent(name).items():
+                for path in self._unsent(name):
                     content = (self.here / name / path).read_bytes()
                     with self._used():
                         self._put(name, path, content)
-                    self._note(name, {path: stamp})
+                    self._note(name, {path: [_digest(content)]})
 
     def tidy(self, descriptor: int) -> None:
         """Removes all but training that is not finished, once everything is uploaded.
@@ -193,44 +201,72 @@ class _Place:
         return sorted(name for name in folders if name[0] != "." and not name.endswith(".partial"))
 
     def _fetch(self) -> None:
-        """Copies what counts to this machine, but for what has changed here since."""
+        """Copies what counts to this machine, but for what is not uploaded yet from here."""
         self.system.invalidate_cache()
-        sizes = {
-            path.removeprefix(self.root).lstrip("/"): about["size"]
-            for path, about in self.system.find(self.root, detail=True).items()
-        }
-        folders: dict[str, list[str]] = {}
-        for path in sizes:
-            name, _, inside = path.rpartition("/") if "/" not in path else path.partition("/")
-            if _counts(path, sizes) and "/." not in f"/{path}":
-                folders.setdefault(name, []).append(inside)
-        for name, paths in folders.items():
+        sizes = self._listed(self.root)
+        # SavedModels that lie here too are for a place of their own.
+        parts = [path.split("/") for path in sizes]
+        models = {names[0] for names in parts if names[3:] == [_LAST[1]]}
+        there: dict[str, list[str]] = {}
+        for names in parts:
+            if names[0] not in models:
+                there.setdefault(names[0] if names[1:] else "", []).append(
+                    "/".join(names[1:] or names)
+                )
+        for name in ["", *self._folders()]:
+            sent = self._sent(name)
+            kept = {path: sent[path] for path in sent if path in there.get(name, ())}
+            if kept != sent:  # gone there, so that what is here may be the only copy
+                self._write(name, kept)
+        for name, paths in there.items():
             folder = self.here / name
-            if folder.is_dir():
-                known, sent = _files(folder, deep=bool(name)), self._sent(name)
-                for path in paths:
-                    unsent = path in sent and known.get(path, sent[path]) != sent[path]
-                    same = path in known and known[path][1] == sizes[f"{name}/{path}".lstrip("/")]
-                    if not unsent and not same:
-                        self._get(name, path, folder)
-                    if not unsent:
-                        self._note(name, {path: _stamp(folder / path)})
-            else:
+            counting = [path for path in paths if _counts(name, path, paths)]
+            if counting and not folder.is_dir():
                 with new_folder(folder) as temporary:  # complete or not at all, here too
-                    for path in paths:
+                    for path in counting:
                         self._get(name, path, temporary)
-                self._note(name, _files(folder))
+            elif counting and not is_locked(folder):
+                unsent, here = self._unsent(name), _files(folder, deep=bool(name))
+                for path in counting:
+                    size = sizes[f"{name}/{path}".lstrip("/")]
+                    same = path in here and size > _LARGE and here[path].stat().st_size == size
+                    if path not in unsent and not same:
+                        self._get(name, path, folder)
+
+    def _listed(self, folder: str) -> dict[str, int]:
+        """The size of all files but hidden ones, by their path from the root.
+
+        `find` of many drivers takes a folder that cannot be listed for an empty one.
+        """
+        sizes = {}
+        for about in self.system.ls(folder, detail=True):
+            path = about["name"].rstrip("/")
+            if path == folder or path.rpartition("/")[2].startswith("."):
+                continue
+            if about["type"] != "directory":
+                sizes[path.removeprefix(self.root).lstrip("/")] = about["size"]
+            elif path not in self.others:
+                sizes |= self._listed(path)
+        return sizes
 
     def _get(self, name: str, path: str, folder: Path) -> None:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder / path) as temporary:
             self.system.get_file(self._at(name, path), str(temporary))
+            digest = _digest(temporary.read_bytes())
+            # Whether or not it is killed before the next line, what is here is known.
+            self._note(name, {path: [*self._sent(name).get(path, []), digest]})
+        self._note(name, {path: [digest]})
 
     def _put(self, name: str, path: str, content: bytes) -> None:
         path = self._at(name, path)
         self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with self.system.transaction, self.system.open(path, "wb") as file:
-            file.write(content)
+        if isinstance(self.system, LocalFileSystem):  # its transactions ignore the umask
+            with replacing(path) as temporary, self.system.open(str(temporary), "wb") as file:
+                file.write(content)
+        else:
+            with self.system.transaction, self.system.open(path, "wb") as file:
+                file.write(content)
 
     def _at(self, name: str, path: str) -> str:
         return "/".join([self.root, *filter(None, [name]), path])
@@ -238,22 +274,29 @@ class _Place:
     def _record(self, name: str) -> Path:
         return self.here / _SENT / f"{name}.json"
 
-    def _sent(self, name: str) -> dict[str, list[int]]:
-        path = self._record(name)
-        return json.loads(path.read_text()) if path.exists() else {}
+    def _sent(self, name: str) -> dict[str, list[str]]:
+        """The digests by which a file's content is known to be, or to have been, at the URL."""
+        try:
+            known = json.loads(self._record(name).read_text()).items()
+        except (OSError, ValueError, AttributeError):  # none, or a damaged one
+            return {}
+        return {path: digests for path, digests in known if isinstance(digests, list)}
 
-    def _unsent(self, name: str) -> dict[str, list[int]]:
+    def _unsent(self, name: str) -> list[str]:
         """The files of a folder that are not uploaded, in the order in which they are to be."""
         sent, files = self._sent(name), _files(self.here / name, deep=bool(name))
-        return {
-            path: files[path] for path in sorted(files, key=_order) if sent.get(path) != files[path]
-        }
+        return [
+            path
+            for path in sorted(files, key=_order)
+            if _digest(files[path].read_bytes()) not in sent.get(path, [])
+        ]
 
-    def _note(self, name: str, files: Mapping[str, list[int]]) -> None:
-        content = json.dumps({**self._sent(name), **files})
-        self._record(name).parent.mkdir(exist_ok=True)
+    def _note(self, name: str, digests: Mapping[str, list[str]]) -> None:
+        self._write(name, {**self._sent(name), **digests})
+
+    def _write(self, name: str, digests: Mapping[str, list[str]]) -> None:
         with replacing(self._record(name)) as temporary:
-            temporary.write_text(content)
+            temporary.write_text(json.dumps(digests))
 
     @contextlib.contextmanager
     def _used(self) -> Iterator[None]:
@@ -270,25 +313,23 @@ def _order(path: str) -> tuple[bool, bool, str]:
     return name in _LAST, name != _FIRST, path
 
 
-def _counts(path: str, paths: Mapping[str, Any]) -> bool:
-    """Whether a file belongs to a run or SavedModel that is whole, or to something else."""
-    name, *inside = path.split("/")
-    if f"{name}/{_FIRST}" in paths and f"{name}/{_LAST[0]}" not in paths:
+def _counts(name: str, path: str, paths: Collection[str]) -> bool:
+    """Whether a file of a folder belongs to a run or SavedModel that is whole, or to neither."""
+    if name and _FIRST in paths and _LAST[0] not in paths:
         return False
-    version = len(inside) > 1 and inside[0].isdecimal()
-    return not version or f"{name}/{inside[0]}/{_LAST[1]}" in paths
+    version, _, inside = path.partition("/")
+    return not (name and inside and version.isdecimal()) or f"{version}/{_LAST[1]}" in paths
 
 
-def _files(folder: Path, deep: bool = True) -> dict[str, list[int]]:
-    """Time and size of a folder's files, by their path in it, but for hidden ones."""
+def _files(folder: Path, deep: bool = True) -> dict[str, Path]:
+    """A folder's files by their path in it, but for hidden ones."""
     found = {}
     for path in folder.rglob("*") if deep else folder.iterdir():
         inside = path.relative_to(folder)
         if not any(part.startswith(".") for part in inside.parts) and path.is_file():
-            found[inside.as_posix()] = _stamp(path)
+            found[inside.as_posix()] = path
     return found
 
 
-def _stamp(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_mtime_ns, status.st_size]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -82,6 +82,10 @@ class Condition:
         """How many examples it is about where the test set has so many."""
         return test_examples
 
+    def digest(self, test_digest: str) -> str:
+        """The digest of these where that of the test set is so."""
+        return test_digest
+
     def images(self, test: Split, index: tf.Tensor, seed: int, trial: int = 0) -> tf.Tensor:
         """The images that a model sees; callable in a graph.
 

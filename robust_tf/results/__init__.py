@@ -6,6 +6,7 @@ from robust_tf.results.checked import write
 from robust_tf.results.labels import labels, training_label, with_labels
 from robust_tf.results.summaries import (
     comparison,
+    in_percent,
     over_seeds,
     profile,
     profile_of,
@@ -34,6 +35,7 @@ __all__ = [
     "condition_label",
     "figures",
     "gather",
+    "in_percent",
     "labels",
     "over_seeds",
     "pages",

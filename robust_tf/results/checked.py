@@ -56,14 +56,20 @@ def write(
     """
     path = Path(path)
     text = table[[*columns, *extra]].to_csv(index=False)
+    if path.stem in _REQUIRED:  # what is read back
+        _note(path, columns, text)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _note(path: Path, columns: list[str], text: str) -> None:
+    """Writes the digests of a table's rows."""
     known = _checksums(path) or {}
     rows = [_digest(dict(zip(columns, cells))) for cells in csv.reader(io.StringIO(text))][1:]
     # First: a row without its digest would not count, a digest without its row does no harm.
     with replacing(path.with_name(CHECKSUMS)) as temporary:
         own = {"columns": columns, "rows": rows}
         temporary.write_text(json.dumps({**known, path.name: own}) + "\n")
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def read(path: Path, *, lenient: bool = False, but: Iterable[str] | None = None) -> pd.DataFrame:

@@ -1,13 +1,14 @@
 """What trials say: means with their uncertainty, and tables to read. Runs are never mixed.
 
-Accuracies are fractions; only `comparison` shows percent.
+Accuracies are fractions; only `comparison`, `over_seeds` and `in_percent` show percent.
 """
 
+import numpy as np
 import pandas as pd
 import scipy.stats
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import condition_label
+from robust_tf.evaluation import condition_label, measures
 from robust_tf.results.labels import with_labels
 from robust_tf.results.tables import TEST_COLUMNS, TRAINING_COLUMNS
 
@@ -20,18 +21,30 @@ def summarize(trials: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The columns of training and test, then mean, std (population standard deviation
-        over the trials), ci95 (half the width of the 95 % interval of the mean, from
-        Student's t; missing for a single trial) and n_trials. Order is that of `trials`.
+        over the trials), ci95 (half the width of the 95 % interval of the mean for other draws
+        on the same images, from Student's t; missing for a single trial), low and high (the
+        ends of the 95 % interval for other draws and other images, `measures.interval`),
+        n_trials and n_examples. Order is that of `trials`.
     """
-    groups = trials.groupby([*TRAINING_COLUMNS, *TEST_COLUMNS], dropna=False, sort=False)[
-        "accuracy"
-    ]
+    trials = trials.assign(
+        n_examples=pd.to_numeric(trials["n_examples"]),
+        changed=pd.to_numeric(trials.get("changed", np.nan)),
+    )
+    groups = trials.groupby([*TRAINING_COLUMNS, *TEST_COLUMNS], dropna=False, sort=False)
     summary = groups.agg(
-        mean="mean", std=lambda accuracy: accuracy.std(ddof=0), sem="sem", n_trials="size"
+        mean=("accuracy", "mean"),
+        std=("accuracy", lambda accuracy: accuracy.std(ddof=0)),
+        ci95=("accuracy", "sem"),
+        low=("changed", "mean"),
+        high=("changed", "mean"),
+        n_trials=("accuracy", "size"),
+        n_examples=("n_examples", "min"),
     ).reset_index()
-    quantile = scipy.stats.t.ppf(0.975, (summary["n_trials"] - 1).clip(lower=1))
-    summary.insert(summary.columns.get_loc("sem"), "ci95", quantile * summary["sem"])
-    return summary.drop(columns="sem")
+    summary["ci95"] *= scipy.stats.t.ppf(0.975, (summary["n_trials"] - 1).clip(lower=1))
+    summary["low"], summary["high"] = measures.interval(
+        summary["mean"], summary["n_examples"], summary["n_trials"], summary["low"]
+    )
+    return summary
 
 
 def comparison(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -42,8 +55,9 @@ def comparison(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.Dat
         runs: the table of runs, to tell apart those of one training; see `labels`.
 
     Returns:
-        Texts such as "76.73 ± 0.37": percent, mean and population standard deviation;
-        the mean alone where there is one trial.
+        Texts such as "76.73 ± 0.37 [75.94, 77.51]": percent, mean and population standard
+        deviation, which is left out where there is one trial, and the 95 % interval for other
+        draws and other images, `low` and `high` of `summarize`.
     """
     summary = with_labels(summarize(trials), runs)
     return _in_percent(summary, "n_trials")
@@ -57,20 +71,42 @@ def over_seeds(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.Dat
         runs: as in `comparison`.
 
     Returns:
-        Texts such as "76.73 ± 0.37": percent, mean and population standard deviation of the
-        seeds' means; the mean alone where there is one seed.
+        Texts such as "76.73 ± 0.37 [75.90, 77.55]": percent, mean and population standard
+        deviation of the seeds' means, which is left out where there is one seed, and the 95 %
+        interval for other images, as of one pass over them.
     """
     summary = with_labels(summarize(trials), runs, but=("seed",))
-    groups = summary.groupby(["training", "test"], sort=False)["mean"]
-    means = groups.agg(mean="mean", std=lambda mean: mean.std(ddof=0), n_seeds="size")
-    return _in_percent(means.reset_index(), "n_seeds")
+    groups = summary.groupby(["training", "test"], sort=False)
+    means = groups.agg(
+        mean=("mean", "mean"),
+        std=("mean", lambda mean: mean.std(ddof=0)),
+        n_seeds=("mean", "size"),
+        n_examples=("n_examples", "min"),
+    ).reset_index()
+    means["low"], means["high"] = measures.interval(means["mean"], means["n_examples"])
+    return _in_percent(means, "n_seeds")
+
+
+def in_percent(
+    accuracy: float, low: float = np.nan, high: float = np.nan, std: float = np.nan
+) -> str:
+    """An accuracy as it is printed: "76.73 ± 0.37 [75.94, 77.51]".
+
+    Args:
+        accuracy: a fraction, like all that follow.
+        low: lower end of its interval; without it there is none.
+        high: upper end.
+        std: standard deviation, left out where it is missing.
+    """
+    deviation = "" if np.isnan(std) else f" ± {100 * std:.2f}"
+    interval = "" if np.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{100 * accuracy:.2f}{deviation}{interval}"
 
 
 def _in_percent(summary: pd.DataFrame, count: str) -> pd.DataFrame:
-    texts = [
-        f"{100 * mean:.2f}" + (f" ± {100 * std:.2f}" if number > 1 else "")
-        for mean, std, number in zip(summary["mean"], summary["std"], summary[count])
-    ]
+    deviations = summary["std"].where(summary[count] > 1)
+    numbers = zip(summary["mean"], summary["low"], summary["high"], deviations)
+    texts = [in_percent(*row) for row in numbers]
     table = summary.assign(text=texts).pivot_table(
         index="training", columns="test", values="text", aggfunc="first", sort=False
     )
@@ -86,8 +122,10 @@ def profile(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFr
 
     Returns:
         natural accuracy; mean over the perturbed tests, all with the same weight; worst, the
-        lowest of them; at, which test that is; and drop, natural less worst. Fractions; the
-        means over trials count.
+        lowest of them; at, which test that is; drop, natural less worst; and natural_low,
+        natural_high, mean_low, mean_high, worst_low, worst_high, the ends of 95 % intervals:
+        those of `summarize`, and for the mean that of one pass over the images. Fractions;
+        the means over trials count.
 
     Raises:
         InvalidArgument: if a run was not tested with both.
@@ -99,8 +137,17 @@ def profile(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFr
         if is_natural.all() or not is_natural.any():
             expected = f"tests of natural and of perturbed images for {label}"
             raise InvalidArgument("trials", None, expected)
-        natural = group[is_natural]["mean"].iloc[0]
-        rows[label] = profile_of(natural, group[~is_natural], "mean")
+        natural, tests = group[is_natural].iloc[0], group[~is_natural]
+        row = profile_of(natural["mean"], tests, "mean")
+        worst = tests.loc[tests["mean"].idxmin()]
+        ends = {
+            "natural": (natural["low"], natural["high"]),
+            "mean": measures.interval(row["mean"], tests["n_examples"].min()),
+            "worst": (worst["low"], worst["high"]),
+        }
+        for name, (low, high) in ends.items():
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        rows[label] = row
     return pd.DataFrame.from_dict(rows, orient="index")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from robust_tf.data import DIGESTS
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import condition_label
 from robust_tf.files import locked, replacing, writing_to
@@ -29,7 +30,16 @@ TRAINING_COLUMNS = [
     "seed",
 ]
 TEST_COLUMNS = ["test_perturb", "test_level"]
-TRIAL_COLUMNS = [*TRAINING_COLUMNS, *TEST_COLUMNS, "trial", "accuracy", "n_examples"]
+TRIAL_COLUMNS = [
+    *TRAINING_COLUMNS,
+    *TEST_COLUMNS,
+    "trial",
+    "accuracy",
+    "n_examples",
+    "changed",
+    "test_digest",
+    "saved_model",
+]
 HISTORY_COLUMNS = [
     "epoch",
     "loss",
@@ -52,6 +62,24 @@ _CELL_COLUMNS = [
     "activation",
     "standardize",
 ]
+
+
+def read_rows(
+    path: str | os.PathLike, *, lenient: bool = False, but: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """A table of runs, trials or models; arguments as in `checked.read`.
+
+    Where a row is from before there were digests it gets the `test_digest` that its dataset
+    had then.
+    """
+    rows = checked.read(Path(path), lenient=lenient, but=but)
+    if "dataset" not in rows:
+        return rows
+    datasets = zip(rows["dataset"], rows["data_source"])
+    known = pd.Series([DIGESTS.get(one, ("", ""))[1] for one in datasets], rows.index, object)
+    digests = rows.get("test_digest", known).astype(object).fillna(known)
+    rows["test_digest"] = digests.infer_objects()
+    return rows
 
 
 def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
@@ -203,23 +231,24 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
     """
     folder = Path(output_dir) / experiment
     with locked(folder):
-        models = checked.read(folder / "models.csv")
+        models = read_rows(folder / "models.csv")
         (folder / "tables").mkdir(exist_ok=True)
         for name, columns in (("runs", TRAINING_COLUMNS), ("trials", TRIAL_COLUMNS)):
             path = folder / "tables" / f"{name}.csv"
             places = [Path(output_dir) / run / f"{name}.csv" for run in models["run"]]
             known = pd.DataFrame(columns=columns)
             if path.exists() and not all(own.exists() for own in places):
-                known = checked.read(path)
+                known = read_rows(path)
             tables = []
             for model, own in zip(models.itertuples(), places):
                 rows = known[known["run"] == model.run]
                 if own.exists():
-                    rows = checked.read(own, lenient=name == "trials")
+                    rows = read_rows(own, lenient=name == "trials")
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = _together(tables) if tables else known
-            _write(table, path, columns if name == "trials" else list(table))
+            names = columns if name == "trials" else list(table)
+            _write(table.reindex(columns=names), path, names)
 
 
 def _write(table: pd.DataFrame, path: Path, columns: list[str]) -> None:
@@ -234,6 +263,7 @@ def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:
     labels = [condition_label(*row) for row in zip(trials["test_perturb"], trials["test_level"])]
     places = pd.Series([tests.get(label, -1) for label in labels], index=trials.index)
     mine = (places >= 0) & (trials["n_examples"] == model.test_examples)
+    mine &= trials["test_digest"] == model.test_digest
     mine &= trials["trial"] < model.trials
     order = trials.assign(place=places)[mine].sort_values(["place", "trial"], kind="stable")
     return order.drop(columns="place")

@@ -49,7 +49,8 @@ def complete(
     with locked(prepare_directory("output_dir", path.parent)):
         kept = _read(path)
         extra = [name for name in kept if name not in tables.TRIAL_COLUMNS]
-        done = _done(kept, len(split), conditions)
+        of_test = (len(split), split.digest)
+        done = _done(kept, of_test, conditions)
         # What a condition has cost is kept, should the next one be stopped.
         for rows in by_condition(
             model, split, conditions, trials=trials, seed=seed, done=done, label=label
@@ -59,25 +60,27 @@ def complete(
             kept = kept.reindex(columns=[*tables.TRIAL_COLUMNS, *extra])
             with writing_to("output_dir", path.parent.parent):
                 checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
-        kept = _read(path)
-    wanted = _belongs(kept, len(split), conditions) & (kept["trial"] < trials)
+        kept = read(path)
+    wanted = _belongs(kept, of_test, conditions) & (kept["trial"] < trials)
     places = {condition.key: place for place, condition in enumerate(conditions)}
     found = kept[wanted].assign(place=list(map(places.get, _keys(kept[wanted]))))
     found = found.sort_values(["place", "trial"], kind="stable", ignore_index=True)
-    return found[tables.TRIAL_COLUMNS]
+    return found.drop(columns="place")
 
 
-def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, trials: int) -> bool:
+def is_complete(
+    path: Path, of_test: tuple[int, str], conditions: Iterable[Condition], *, trials: int
+) -> bool:
     """Whether a `trials.csv` has all trials of some conditions.
 
     Args:
         path: the file; it may be absent.
-        examples: number of test images.
+        of_test: number of test images and digest of the test set.
         conditions: what the model is tested with.
         trials: passes for each random perturbation.
     """
     conditions = list(conditions)
-    done = _done(_read(path), examples, conditions)
+    done = _done(read(path), of_test, conditions)
     return all(
         (condition.key, trial) in done
         for condition in conditions
@@ -85,18 +88,24 @@ def is_complete(path: Path, examples: int, conditions: Iterable[Condition], *, t
     )
 
 
+def read(path: Path) -> pd.DataFrame:
+    """The rows of the table that count; none where there is no table."""
+    return _read(path).reindex(columns=tables.TRIAL_COLUMNS)
+
+
 def _read(path: Path) -> pd.DataFrame:
-    """The rows that count; the user's own columns as text."""
+    """The same with the user's own columns, as text."""
     if not path.exists():
         return pd.DataFrame(columns=tables.TRIAL_COLUMNS)
-    return checked.read(path, lenient=True, but=tables.TRIAL_COLUMNS)
+    rows = tables.read_rows(path, lenient=True, but=tables.TRIAL_COLUMNS)
+    return rows.reindex(columns=list(dict.fromkeys([*tables.TRIAL_COLUMNS, *rows])))
 
 
 def _done(
-    kept: pd.DataFrame, examples: int, conditions: list[Condition]
+    kept: pd.DataFrame, of_test: tuple[int, str], conditions: list[Condition]
 ) -> set[tuple[tuple[str, float], int]]:
     """Key and trial of the stored trials of some conditions."""
-    stored = kept[_belongs(kept, examples, conditions)]
+    stored = kept[_belongs(kept, of_test, conditions)]
     return set(zip(_keys(stored), stored["trial"]))
 
 
@@ -104,9 +113,11 @@ def _keys(trials: pd.DataFrame) -> list[tuple[str, float]]:
     return [condition_key(*row) for row in zip(trials["test_perturb"], trials["test_level"])]
 
 
-def _belongs(trials: pd.DataFrame, examples: int, conditions: list[Condition]) -> pd.Series:
-    """Which trials are of some conditions, with all images where the test set has `examples`."""
-    sizes = {condition.key: condition.examples(examples) for condition in conditions}
-    return trials["n_examples"] == pd.Series(
-        map(sizes.get, _keys(trials)), trials.index, dtype=float
-    )
+def _belongs(
+    trials: pd.DataFrame, of_test: tuple[int, str], conditions: list[Condition]
+) -> pd.Series:
+    """Which trials are of some conditions, with all images of this test set."""
+    examples, digest = of_test
+    asked = {one.key: (one.examples(examples), one.digest(digest)) for one in conditions}
+    have = zip(_keys(trials), zip(trials["n_examples"], trials["test_digest"]))
+    return pd.Series([asked.get(key) == own for key, own in have], trials.index, dtype=bool)

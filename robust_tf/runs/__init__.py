@@ -10,6 +10,7 @@ from robust_tf.runs.stages import (
     load_model,
     test,
     train,
+    trained_with,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "resolve",
     "test",
     "train",
+    "trained_with",
 ]

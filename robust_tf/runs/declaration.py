@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import keras
 
 from robust_tf import models, settings
-from robust_tf.data import Data
+from robust_tf.data import DIGESTS, Data
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import file_name
 from robust_tf.perturbations import Mixture, Perturbation
@@ -66,6 +66,8 @@ class Run:
         divisor: what made values in [0, 1] of the images' bytes.
         train_examples: number of training images.
         test_examples: number of test images.
+        train_digest: of the training data, see `Data.train_digest`.
+        test_digest: of the test images and their labels, see `Split.digest`.
         natural: the natural training that the same settings with the strategy "natural" give:
             the baseline, and what transfer starts from by default; None for a natural run.
         start: what transfer starts from: the name of a natural run, or the fingerprint of the
@@ -137,6 +139,8 @@ class Run:
     divisor: int
     train_examples: int
     test_examples: int
+    train_digest: str
+    test_digest: str
     natural: "Run | None"
     start: str | None
 
@@ -233,13 +237,15 @@ _ALWAYS = {
     "start",
 }  # fmt: skip
 # What does not affect training; `start` stands for what is pretrained.
-_NEVER = {"preset", "natural", "pretrained", "test_examples"}
+_NEVER = {"preset", "natural", "pretrained", "test_examples", "test_digest"}
 
 
 def _identity(run: Run) -> dict[str, Any]:
     """What a run's name is a digest of."""
     flat = settings.flatten(run)
     unused = set(_NEVER)
+    if (known := DIGESTS.get((run.dataset, run.data_source))) and known[0] == run.train_digest:
+        unused.add("train_digest")  # names were given before digests were
     if flat.get("extra_pixels") is None:
         unused.add("extra_pixels")
     if isinstance(run.strategy, Transfer):
@@ -273,6 +279,6 @@ _MEASURED = [
 ]
 _RENAMED = {"perturb": "train_perturb", "level": "train_level"}
 _SETTINGS = [_RENAMED.get(name, name) for name in settings.declared(Run)]
-_DATA = ["divisor", "train_examples", "test_examples"]
+_DATA = ["divisor", "train_examples", "test_examples", "train_digest", "test_digest"]
 _KNOWN = [*dict.fromkeys([*_FIRST, "train_range", *_SETTINGS, *_DATA])]
 RUN_COLUMNS = [*_KNOWN, *_MEASURED]

@@ -83,6 +83,8 @@ def resolve(data: Data, *, loosely: Collection[str] = (), **given: Any) -> Run:
         "divisor": data.train.divisor,
         "train_examples": len(data.train),
         "test_examples": len(data.test),
+        "train_digest": data.train_digest,
+        "test_digest": data.test.digest,
         "natural": None,
         "start": None,
     }

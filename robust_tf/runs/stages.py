@@ -18,7 +18,7 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import machine, models, results, saved_models, training
 from robust_tf.data import Data
-from robust_tf.errors import Unavailable
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition, Evaluator, Natural, examples
 from robust_tf.files import locked, prepare_directory, rename_folder, replacing, writing_to
 from robust_tf.results import figures
@@ -33,6 +33,11 @@ _MARK = "mark"
 def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
     """Whether a run is trained, with its results in `output_dir`."""
     return (Path(output_dir) / run.name).is_dir()
+
+
+def trained_with(run: Run, output_dir: str | os.PathLike) -> int:
+    """The number of threads that a finished run was trained with."""
+    return int(_cell(run, output_dir, "threads"))
 
 
 def folders(run: Run, output_dir: str | os.PathLike) -> tuple[Path, Path]:
@@ -76,8 +81,12 @@ def train(
         The run's folder, `<output_dir>/<run>/`.
 
     Raises:
+        InvalidArgument: if the data are not those that the run was resolved for.
         Unavailable: if a directory cannot be written.
     """
+    if data.train_digest != run.train_digest:
+        expected = f"the data that the run was resolved for, {run.train_digest}"
+        raise InvalidArgument("data", data.train_digest, expected)
     output_dir = prepare_directory("output_dir", output_dir)
     url = saved_models_url or Path(saved_models_dir).as_posix()
     partial, folder = folders(run, output_dir)
@@ -249,14 +258,16 @@ def test(
         saved_models.load(folder),
         data.test,
         conditions,
-        {key: run.columns()[key] for key in results.TRAINING_COLUMNS},
+        {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
+        | {"saved_model": saved_models.full_name(folder)},
         trials=trials,
         seed=run.seed,
         label=f"testing {run.label}" if progress else None,
     )
-    known = results.read(path.parent, "trials")
-    sizes = {condition.examples(len(data.test)) for condition in (Natural(), *conditions)}
-    known = known[known["n_examples"].isin(sizes)]
+    known = trials_lib.read(path)
+    tested = [(one.examples(len(data.test)), one.digest(data.test.digest)) for one in conditions]
+    now = pd.MultiIndex.from_tuples([(len(data.test), data.test.digest), *tested])
+    known = known[pd.MultiIndex.from_frame(known[["n_examples", "test_digest"]]).isin(now)]
     with writing_to("saved_models_dir", saved_models_dir):
         saved_models.add_robustness(folder, results.summarize(known))
     return asked
@@ -278,15 +289,29 @@ def _saved_model(
 ) -> Path:
     own = Path(output_dir) / run.name
     again = f"remove the folder {own} to train it again"
-    folder = Path(saved_models_dir) / run.name / Path(results.read_run(own)["saved_model"]).name
-    if not folder.is_dir():
+    path = Path(_cell(run, output_dir, "saved_model"))
+    folder = Path(saved_models_dir) / run.name / path.name
+    for found in (folder, path):  # the second of a run that had another directory
+        if found.is_dir():
+            break
+    else:
         problem = f"{folder.relative_to(saved_models_dir)} is not there; {again}"
         raise Unavailable("saved_models_dir", saved_models_dir, problem)
     try:
-        return saved_models.find("saved_models_dir", folder)
+        return saved_models.find("saved_models_dir", found)
     except Unavailable as error:
         problem = f"{error.problem.partition('; ')[0]}; {again}"
-        raise Unavailable("saved_models_dir", folder, problem) from error
+        raise Unavailable("saved_models_dir", found, problem) from error
+
+
+def _cell(run: Run, output_dir: str | os.PathLike, column: str) -> str:
+    """What a finished run's `runs.csv` has in a column."""
+    folder = Path(output_dir) / run.name
+    value = results.read_run(folder).get(column)
+    if value is None:
+        problem = f"runs.csv is damaged (no {column}); remove the folder to train it again"
+        raise Unavailable("output_dir", folder, problem)
+    return str(value)
 
 
 def draw(

@@ -44,7 +44,7 @@ class Task:
         """Whether it is trained, with all trials in `output_dir`."""
         return stages.is_finished(self.run, output_dir) and trials_lib.is_complete(
             output_dir / self.run.name / "trials.csv",
-            self.run.test_examples,
+            (self.run.test_examples, self.run.test_digest),
             self.conditions,
             trials=self.trials,
         )

@@ -21,7 +21,7 @@ import robust_tf
 from robust_tf import models
 from robust_tf.errors import Unavailable, one_line
 from robust_tf.files import new_folder, remove_folder, replacing, sweep_versions
-from robust_tf.saved_models import signatures, warmup
+from robust_tf.saved_models import image_files, signatures, warmup
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
 EXTRA = "assets.extra"
@@ -50,7 +50,8 @@ def export(
     - `serving_default`: float32 [N, H, W, C] in [0, 1] to `probabilities`, float32
       [N, classes], and `label`, int64 [N].
     - `encoded` (images of 1 or 3 channels): string [N], PNG, JPEG, GIF or BMP files of
-      any size and number of channels, to the same. They are decoded, an alpha channel is
+      any number of channels and of at most `image_files.MAX_PIXELS` pixels, to the same.
+      They are decoded as they are stored, whatever their EXIF orientation, an alpha channel is
       dropped, colours become grey or grey becomes colours, and they are resized to
       H × W (bilinear, antialiased, whatever their aspect ratio).
     - `features`: as `serving_default` to `features`, float32 [N, …], the input of the
@@ -62,10 +63,11 @@ def export(
     features, `features` in inference mode and `features_training` in training mode,
     which updates moving statistics; they are the endpoints of `keras.layers.TFSMLayer`.
 
-    `assets.extra/` holds `metadata.json` (label names, input, training configuration,
-    versions), `model.json` (Keras's description of the network, as `models.plain` makes
-    it), `example.png`, `checksums.json` (digests of all files, by which damage is seen) and,
-    with the package `tensorflow-serving-api`, a warm-up file for TensorFlow Serving.
+    `assets.extra/` holds `metadata.json` (label names, input, files that `encoded` takes,
+    training configuration, versions), `model.json` (Keras's description of the network, as
+    `models.plain` makes it), `example.png`, `checksums.json` (digests of all files, by which
+    damage is seen) and, with the package `tensorflow-serving-api`, a warm-up file for
+    TensorFlow Serving.
 
     Args:
         model: a functional model from images to logits, as of `models`.
@@ -94,6 +96,7 @@ def export(
     metadata = {
         "label_names": list(label_names),
         "input": {"dtype": "float32", "shape": [None, *shape], "range": [0.0, 1.0]},
+        "encoded": image_files.ACCEPTED if "encoded" in functions else None,
         "training": dict(training),
         "versions": {
             "robust_tf": robust_tf.__version__,

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from robust_tf import models
+from robust_tf.saved_models.image_files import decoded
 
 ImageShape = tuple[int, int, int]
 
@@ -97,30 +98,3 @@ def checked(images: tf.Tensor, shape: ImageShape) -> tf.Tensor:
         has_range = tf.debugging.Assert(in_range, [expected, *bounds])
     with tf.control_dependencies([has_range]):
         return tf.ensure_shape(images, [None, *shape])
-
-
-def decoded(files: tf.Tensor, shape: ImageShape) -> tf.Tensor:
-    """Images from the bytes of their files.
-
-    Args:
-        files: string [N]: PNG, JPEG, GIF or BMP of any size.
-        shape: (H, W, C) of the images to make; C is 1 or 3.
-
-    Returns:
-        float32 [N, H, W, C] in [0, 1]: without alpha, made grey or coloured, resized.
-    """
-    height, width, channels = shape
-
-    def decode(file: tf.Tensor) -> tf.Tensor:
-        image = tf.io.decode_image(file, expand_animations=False)
-        image = tf.cast(image, tf.float32) / 255.0
-        is_grey = tf.shape(image)[-1] < 3  # 1, or 2 with alpha
-        if channels == 1:
-            convert = [lambda: image[..., :1], lambda: tf.image.rgb_to_grayscale(image[..., :3])]
-        else:
-            convert = [lambda: tf.repeat(image[..., :1], 3, axis=-1), lambda: image[..., :3]]
-        image = tf.ensure_shape(tf.cond(is_grey, *convert), [None, None, channels])
-        image = tf.image.resize(image, [height, width], antialias=True)
-        return tf.clip_by_value(image, 0.0, 1.0)  # resizing may round beyond
-
-    return tf.map_fn(decode, files, fn_output_signature=tf.TensorSpec(shape, tf.float32))

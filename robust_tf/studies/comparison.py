@@ -79,8 +79,9 @@ class Comparison:
 
     Attributes:
         tests: one row per model and test: accuracy (mean over the trials), std (population
-            standard deviation over them), low and high (95 % interval of the accuracy),
-            calibration_error and brier_score (means over the trials).
+            standard deviation over them), low and high (its 95 % interval for other draws and
+            other images, `measures.interval`), calibration_error and brier_score (means over
+            the trials).
         summary: one row per model: natural, mean, worst, at and drop as of `results.profile`;
             mce and relative_mce to the baseline; calibration error and Brier score of
             natural images, and their means over the perturbed tests.
@@ -162,14 +163,13 @@ def measure(
     todo = list(itertools.product(models, conditions))
     evaluators = {name: Evaluator(model, data.test, seed) for name, model in models.items()}
     for name, condition in tqdm.tqdm(todo, desc="comparing", unit="test", disable=not progress):
-        found = []
+        found, answers = [], []
         labels = condition.split(data.test).labels.numpy()
         for trial in range(number_of_trials(condition, trials)):
             scores = evaluators[name].scores(condition, trial)
             probabilities = measures.probabilities(scores)
             correct = scores.argmax(axis=1) == labels
-            if trial == 0:
-                right[name, condition] = correct
+            answers.append(correct)
             found.append(
                 (
                     correct.mean(),
@@ -178,7 +178,11 @@ def measure(
                 )
             )
         accuracies, calibration, brier = np.transpose(found)
-        low, high = measures.interval(accuracies.mean(), len(labels))
+        right[name, condition] = answers[0]
+        changed = [np.mean(one != other) for one, other in itertools.pairwise(answers)]
+        low, high = measures.interval(
+            accuracies.mean(), len(labels), len(found), np.mean(changed) if changed else np.nan
+        )
         rows.append(
             {
                 "model": name,
@@ -321,7 +325,7 @@ def write(
     if len(set(names)) < len(names):
         raise InvalidArgument("RUN", ", ".join(names), "different models")
     stream_seed(seed, "")  # checks it, before there is a folder
-    of_data = (data.name, data.source, len(data.test))
+    of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
     asked = (conditions, baseline, trials, seed)
     identity = digest([model.identity for model in models], of_data, asked)
     folder = Path(output_dir) / f"comparison-{identity}"

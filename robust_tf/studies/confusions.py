@@ -31,7 +31,9 @@ from robust_tf.saved_models import Classifier
 from robust_tf.seeds import stream_seed
 
 CHANGES_COLUMNS = ["test_perturb", "test_level", "natural", "perturbed", "images", "share"]
-FLIPS_COLUMNS = ["test_perturb", "test_level", "example", "label", "natural", "perturbed"]
+FLIPS_COLUMNS = ["test_perturb", "test_level", "example", "label", "natural", "perturbed", "flip"]
+# What another class can mean, in the order of the tables.
+FLIPS = ("right to wrong", "wrong to right", "wrong to wrong")
 # Images that flip first, of each kind, which are shown.
 _SHOWN = 6
 
@@ -46,8 +48,9 @@ class Confusions:
             the mean over the trials; share, of the images that have the first class
             (missing where none has).
         flips: one row per kind and image that it makes another class: the lowest of the tested
-            levels that does, in trial 0; lowest first. label, natural and perturbed are
-            names of classes, natural the model's own before.
+            levels that does, in trial 0. label, natural and perturbed are names of classes,
+            natural the model's own before; flip is one of `FLIPS`. Of each kind those from
+            right to wrong come first, and of each of these the lowest level.
     """
 
     changes: pd.DataFrame
@@ -100,6 +103,7 @@ def measure(
                 before = flipped.setdefault(condition.kind, np.zeros(len(natural), bool))
                 new = np.flatnonzero((found != natural) & ~before)
                 before[new] = True
+                was, is_now = natural[new] == labels[new], found[new] == labels[new]
                 flips.append(
                     pd.DataFrame(
                         {
@@ -109,6 +113,7 @@ def measure(
                             "label": names[labels[new]],
                             "natural": names[natural[new]],
                             "perturbed": names[found[new]],
+                            "flip": np.select([was, is_now], FLIPS[:2], FLIPS[2]),
                         }
                     )
                 )
@@ -127,17 +132,22 @@ def measure(
                 }
             )
         )
-    tables = [
-        pd.concat(parts, ignore_index=True)[columns].sort_values("test_perturb", kind="stable")
-        for parts, columns in ((changes, CHANGES_COLUMNS), (flips, FLIPS_COLUMNS))
-    ]
-    return Confusions(*(table.reset_index(drop=True) for table in tables))
+    return Confusions(
+        _sorted(changes, CHANGES_COLUMNS, ["test_perturb"]),
+        _sorted(flips, FLIPS_COLUMNS, ["test_perturb", "flip"]),
+    )
+
+
+def _sorted(parts: list[pd.DataFrame], columns: list[str], by: list[str]) -> pd.DataFrame:
+    """Parts of a table together; rows that are equal in `by` stay in their order."""
+    table = pd.concat(parts, ignore_index=True)[columns]
+    return table.sort_values(by, kind="stable", ignore_index=True)
 
 
 def first_to_flip(
     found: Confusions, data: Data, conditions: Iterable[Condition], seed: int
 ) -> pd.DataFrame:
-    """The images of each kind that flip at the lowest levels, as a table with images.
+    """The images that flip at the lowest levels, right to wrong and then wrong to right.
 
     Args:
         found: of `measure`.
@@ -146,10 +156,12 @@ def first_to_flip(
         seed: the same.
 
     Returns:
-        Some rows of `flips` with the column image, a PNG file in base64, as perturbed.
+        Some rows of `flips`, of each kind and direction, with the column image, a PNG file in
+        base64, as perturbed.
     """
     by_key = {condition.key: condition for condition in conditions}
-    shown = found.flips.groupby("test_perturb", sort=False).head(_SHOWN)
+    shown = found.flips[found.flips["flip"] != FLIPS[2]].sort_values("flip", kind="stable")
+    shown = shown.groupby(["flip", "test_perturb"], sort=False).head(_SHOWN)
     images = []
     for row in shown.itertuples():
         condition = by_key[condition_key(row.test_perturb, row.test_level)]
@@ -169,11 +181,13 @@ def changes_figure(
         title: what was tested, in words.
 
     Returns:
-        The figure, one matrix per kind: rows are classes of natural images, columns those of
-        perturbed ones; what stays in its class is left out.
+        The figure, one matrix per kind, all in the same colours: rows are classes of natural
+        images, columns those of perturbed ones; what stays in its class is left out.
     """
     highest = table.groupby("test_perturb")["test_level"].transform("max")
     table = table[table["test_level"] == highest]
+    moved = table.loc[table["natural"] != table["perturbed"], "share"]
+    most = max(1.0, 100 * moved.max())
     kinds = list(dict.fromkeys(table["test_perturb"]))
     names = list(label_names)
     side = max(2.6, 0.28 * len(names) + 0.9)
@@ -186,12 +200,12 @@ def changes_figure(
             if str(row.natural) != str(row.perturbed):
                 place = names.index(str(row.natural)), names.index(str(row.perturbed))
                 matrix[place] = 100 * row.share
-        image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=max(1.0, np.nanmax(matrix)))
+        image = axes.imshow(matrix, cmap="cividis", vmin=0, vmax=most)
         axes.set_title(condition_label(kind, own["test_level"].iloc[0]), fontsize=10)
         axes.set_xticks(range(len(names)), names, fontsize=7, rotation=90)
         axes.set_yticks(range(len(names)), names, fontsize=7)
         axes.set_xlabel("perturbed image")
-        figure.colorbar(image, ax=axes, shrink=0.7)
+    figure.colorbar(image, ax=list(panels), shrink=0.7, pad=0.01)
     panels[0].set_ylabel("natural image")
     figure.suptitle(f"{title}: share that goes to another class [%]", fontsize=10)
     return figure
@@ -205,23 +219,26 @@ def flips_figure(table: pd.DataFrame, title: str) -> matplotlib.figure.Figure:
         title: what was tested, in words.
 
     Returns:
-        The figure, one row per kind.
+        The figure, one row per direction and kind. A wrong class is marked by ✗, a right one
+        by ✓.
     """
-    kinds = list(dict.fromkeys(table["test_perturb"]))
-    most = table.groupby("test_perturb").size().max()
-    figure = figures.blank(1.75 * most + 0.4, 2.0 * len(kinds) + 0.4)
-    grid = figure.subplots(len(kinds), most, squeeze=False)
+    rows = table.groupby(["flip", "test_perturb"], sort=False)
+    most = rows.size().max()
+    figure = figures.blank(1.75 * most + 0.4, 2.0 * len(rows) + 0.4)
+    grid = figure.subplots(len(rows), most, squeeze=False)
     for axes in grid.ravel():
         axes.set_axis_off()
-    for line, (_, own) in zip(grid, table.groupby("test_perturb", sort=False)):
+    for line, ((flip, _), own) in zip(grid, rows):
+        before, after = ("✓" if word == "right" else "✗" for word in flip.split(" to "))
         for axes, row in zip(line, own.itertuples()):
             axes.imshow(figures.decoded(row.image), cmap="gray", vmin=0, vmax=1)
             level = condition_label(row.test_perturb, row.test_level)
             axes.set_title(
-                f"{level}: {row.natural} → {row.perturbed}\nimage {row.example}, true: {row.label}",
+                f"{level}: {row.natural} {before} → {row.perturbed} {after}\n"
+                f"image {row.example}, true: {row.label}",
                 fontsize=7,
             )
-    figure.suptitle(f"{title}: the first to become another class", fontsize=10)
+    figure.suptitle(f"{title}: the first to become another class (✓ right, ✗ wrong)", fontsize=10)
     return figure
 
 
@@ -257,7 +274,7 @@ def write(
     classifier.check(data)
     conditions = list(conditions)
     stream_seed(seed, "")  # checks it, before there is a folder
-    of_data = (data.name, data.source, len(data.test))
+    of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
     identity = digest(classifier.identity, of_data, conditions, trials, seed)
     folder = Path(output_dir) / file_name(f"{classifier.name} confusions {identity}")
     with locked(prepare_directory("output_dir", folder)):
@@ -274,8 +291,8 @@ def write(
             results.write(found.flips, folder / "flips.csv", FLIPS_COLUMNS)
         title = f"{training_of(classifier)} ({classifier.name})"
         drawn = {"changes": changes_figure(found.changes, data.label_names, title)}
-        if len(found.flips):
-            shown = first_to_flip(found, data, conditions, seed)
+        shown = first_to_flip(found, data, conditions, seed)
+        if len(shown):
             drawn["flips"] = flips_figure(shown, title)
         figures.save(drawn, folder / "figures")
     return folder, found

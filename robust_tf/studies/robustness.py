@@ -111,7 +111,8 @@ def _columns(
 ) -> dict[str, Any]:
     """The columns that are the same in all rows: `results.TRAINING_COLUMNS`."""
     channel_blur = any(condition.channel_blur for condition in conditions)
-    identity = digest(*classifier.identity, data.source, seed, channel_blur)
+    of_data = (data.source, data.test.digest, data.label_names)
+    identity = digest(*classifier.identity, of_data, seed, channel_blur)
     training = classifier.metadata.get("training", {})
     level = training.get("train_level")
     return {
@@ -123,6 +124,7 @@ def _columns(
         "train_perturb": training.get("train_perturb", "none"),
         "train_level": math.nan if level is None else level,
         "seed": seed,
+        "saved_model": classifier.name,
     }
 
 

@@ -250,7 +250,7 @@ def write(
         model.check(data)
     if baseline is not None and baseline.path == classifier.path:
         raise InvalidArgument("baseline", baseline.path, "another model")
-    of_data = (data.name, data.source, len(data.test))
+    of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
     identity = digest([model.identity for model in both], of_data, value)
     folder = Path(output_dir) / file_name(f"{classifier.name} sensor map {defect} {identity}")
     tables, summaries = [], []
