@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,6 +53,10 @@ def launch(
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     warnings.showwarning = _show_warning
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        _fail(1, "the working directory was removed; change to one that is there")
     try:
         values = flags.parse(argv, groups)
         if values.others and arguments is None:
@@ -142,7 +147,7 @@ def _places(outputs: Outputs) -> dict[str, str]:
     names = ("saved_models_dir", "output_dir")  # a run whose results are there has its SavedModel
     found = {name: getattr(outputs, name) for name in names if hasattr(outputs, name)}
     places = {
-        url.rstrip("/") if uploads.is_url(url) else Path(url).resolve()
+        url.rstrip("/") if uploads.is_url(url) else os.path.realpath(url)  # whatever it links to
         for url in (directory.removeprefix("file://") for directory in found.values())
     }
     if len(places) < len(found):  # a run has a folder of its name in both

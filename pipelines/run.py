@@ -133,7 +133,7 @@ def main(values: flags.Values) -> None:
             trials.append(runs.test(each, dataset, conditions, trials=tests.trials, **folders))
         table = pd.concat(trials, ignore_index=True)
         figures = runs.draw(todo, dataset, conditions, table, **folders)
-        finished = pd.read_csv(figures.parent / "runs.csv").iloc[0]
+        finished = results.read_run(figures.parent)
     print(
         f"\nAccuracy in percent, mean ± standard deviation over "
         f"{results.counted(tests.trials, 'trial')} on {app.images_of(dataset)}\n"

@@ -1,6 +1,7 @@
 """Writing files and folders so that each is complete or absent, one process at a time."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -9,7 +10,7 @@ import secrets
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from robust_tf.errors import Unavailable, one_line
@@ -26,14 +27,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         The name to write to, with the same ending.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    name = f".{secrets.token_hex(4)}-{path.name}"
+    _sweep(path.parent, rf"\.[0-9a-f]+-{re.escape(path.name)}")
+    with _temporary(path.with_name(name), Path.touch) as temporary:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # on disk before the name is, should the power fail
+        _flush(temporary)  # on disk before the name is, should the power fail
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _flush(path.parent)
 
 
 @contextlib.contextmanager
@@ -50,13 +50,88 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
         OSError: if `path` exists and is not an empty folder.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    temporary.mkdir()  # not by tempfile, whose folders are closed to all others
-    try:
+    name = f".{path.name}-{secrets.token_hex(4)}"
+    _sweep(path.parent, rf"\.{re.escape(path.name)}-[a-z0-9_]{{8}}")
+    with _temporary(path.with_name(name), Path.mkdir) as temporary:
         yield temporary
-        os.rename(temporary, path)
+        rename_folder(temporary, path)
+
+
+def rename_folder(folder: Path, path: Path) -> None:
+    """Renames a folder within its parent once all that is in it is on disk."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            _flush(Path(place, name))
+        _flush(Path(place))
+    os.rename(folder, path)
+    _flush(path.parent)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Makes a file or folder, locked so that others know it to be in use, and removes it."""
+    descriptor = None
+    while descriptor is None:
+        make(path)
+        with contextlib.suppress(FileNotFoundError):  # swept before it was locked
+            descriptor = os.open(path, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not path.exists():
+                os.close(descriptor)
+                descriptor = None
+    try:
+        yield path
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(descriptor)
+        _remove(path)
+
+
+def _sweep(folder: Path, pattern: str) -> None:
+    """Removes what processes that were killed have left in a folder."""
+    for name in os.listdir(folder):
+        if re.fullmatch(pattern, name):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # no longer, not ours
+                descriptor = os.open(folder / name, os.O_RDONLY)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(folder / name)
+                except BlockingIOError:  # in use
+                    continue
+                finally:
+                    os.close(descriptor)
+
+
+def sweep_versions(folder: Path) -> None:
+    """Removes what is left of exports that were killed, in a directory of versions."""
+    if folder.is_dir():
+        _sweep(folder, r"\.[0-9]+-[a-z0-9_]{8}")
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that no part of it is left under its name, whatever is killed."""
+    hidden = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Returns when a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot do that with folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 # Room for what is added to it while it is written.
@@ -138,6 +213,19 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+# What helps, by the number of an error; any other may be one of those of `tf.errors`.
+_EXPECTED = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "with room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "open to writing"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "and no file or broken link in its place"
+    ),
+    errno.ENAMETOOLONG: "of a shorter name",
+    errno.ELOOP: "and no link to itself",
+    errno.ENOENT: "that is there",
+}
+
+
 @contextlib.contextmanager
 def writing_to(
     argument: str, directory: str | os.PathLike, *errors: type[Exception]
@@ -157,7 +245,8 @@ def writing_to(
         yield
     except failures as error:
         reason = getattr(error, "strerror", None) or one_line(error)
-        problem = f"writing failed ({reason}); expected a directory with room, open to writing"
+        expected = _EXPECTED.get(getattr(error, "errno", None) or 0, "with room, open to writing")
+        problem = f"writing failed ({reason}); expected a directory {expected}"
         raise Unavailable(argument, directory, problem) from error
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
 import robust_tf  # noqa: F401  (sets what must be set before TensorFlow is imported)
 from robust_tf import data as data_lib
-from robust_tf import machine, models, saved_models
+from robust_tf import machine, models, results, saved_models
 from robust_tf.training import Adam, Natural, Recipe, fit
 from tests.forks import Forks
 from tests.helpers import ROOT, carry_out, command_line, short, weights
@@ -123,8 +124,9 @@ def finished(finished_once, folders, small):
         shutil.copytree(finished_once / folder.name, folder)
     run = short(small)
     table = folders["output_dir"] / run.name / "runs.csv"
-    own = table.read_text().replace(str(finished_once), str(folders["output_dir"].parent))
-    table.write_text(own)
+    rows = pd.read_csv(table)
+    rows["saved_model"] = (folders["saved_models_dir"] / run.name / "1").as_posix()
+    results.write(rows, table, list(rows))
     return run
 
 

@@ -65,7 +65,9 @@ def test_a_third_party_model(foreign, exports, sample, tmp_path, name, input_ran
     predicted = foreign.predict(sample.test.images_at(tf.range(1000)), verbose=0).argmax(axis=1)
     labels = sample.test.labels.numpy()
     assert trials["accuracy"][0] == pytest.approx((predicted == labels).mean(), abs=0.002)
-    assert sorted(path.name for path in folder.iterdir()) == ["figures", "trials.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checksums.json", "figures", "trials.csv",
+    ]  # fmt: skip
     pd.testing.assert_frame_equal(results.read(tmp_path, "trials"), trials)
     measured = robustness.measure(classifier, sample, HOT, trials=3, seed=2, progress=False)
     pd.testing.assert_frame_equal(measured, trials, check_dtype=False)

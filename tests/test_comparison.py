@@ -117,7 +117,7 @@ def test_the_pipeline_compares_runs_and_saved_models(command, folder):
     ("runs", "code", "message"),
     [
         (["a"], 2, "error: RUN=a: expected two runs or more"),
-        (["a", "b"], 1, "error: RUN=a: expected the directory of a SavedModel"),
+        (["a", "b"], 1, "error: RUN=a: there is no such folder; expected the dir"),
     ],
 )
 def test_what_cannot_be_compared(command, runs, code, message):

@@ -225,7 +225,7 @@ def test_a_pretrained_model_that_is_not_there(in_process, tmp_path):
     done = in_process(
         "--strategy=transfer", "--perturb=hot", f"--pretrained={tmp_path}/none", *SMALL
     )
-    check_one_line(done, 1, f"--pretrained={tmp_path}/none: expected the directory of a SavedModel")
+    check_one_line(done, 1, f"--pretrained={tmp_path}/none: there is no such folder; expected")
 
 
 @pytest.mark.parametrize("flag", ["output_dir", "saved_models_dir"])

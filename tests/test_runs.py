@@ -1,4 +1,8 @@
 import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -184,7 +188,7 @@ def test_a_run_from_data_to_results(small, folders, strategy):
     # Transfer trains what it starts from.
     assert names == {run.name} | ({run.natural.name} if strategy == "transfer" else set())
     assert sorted(path.name for path in folder.iterdir()) == [
-        "history.csv", "runs.csv", "trials.csv",
+        "checksums.json", "history.csv", "runs.csv", "trials.csv",
     ]  # fmt: skip
 
 
@@ -265,3 +269,70 @@ def test_the_papers_test_conditions():
         "blur 0.5", "blur 0.75", "blur 1",
     ]  # fmt: skip
     assert conditions[-1] == Perturbation("blur", 1.0, channel_blur=True)
+
+
+@pytest.mark.parametrize("killed_at", ["export", "run"])
+def test_a_kill_around_the_export_leaves_one_version(small, folders, monkeypatch, killed_at):
+    """The SavedModel of a run that is not finished is made again, not beside the other."""
+    run = short(small, epochs=1)
+    rename = os.rename
+
+    def killed(source, target):
+        if killed_at == "export":
+            shutil.copytree(source, Path(target).with_name(".1-01234567"))  # is left there
+        elif Path(target).name == "1":
+            return rename(source, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train(run, small, progress=False, **folders)
+    monkeypatch.undo()
+    assert not runs.is_finished(run, folders["output_dir"])
+    exports = folders["saved_models_dir"] / run.name
+    assert len(list(exports.iterdir())) == 1
+    shutil.copytree(exported_by_another(exports), exports / "7")
+    runs.train(run, small, progress=False, **folders)
+    assert sorted(path.name for path in exports.iterdir()) == ["7", "8"]
+
+
+def exported_by_another(exports: Path) -> Path:
+    """A version that another output directory's run has made there."""
+    (folder,) = exports.iterdir()
+    copy = exports.parent / "another"
+    shutil.copytree(folder, copy)
+    path = copy / "assets.extra" / "checksums.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "mark": "another's"}))
+    return copy
+
+
+def test_a_column_of_the_users_survives_further_trials(small, finished, folders):
+    path = folders["output_dir"] / finished.name / "trials.csv"
+    table = pd.read_csv(path).assign(note=["a", "7", "b", ""], checked=1)
+    table.to_csv(path, index=False)
+    more = carry_out(finished, small, folders, trials=4)
+    assert more.columns.tolist() == results.TRIAL_COLUMNS and len(more) == 5
+    stored = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert stored["note"].tolist() == ["a", "7", "b", "", ""]
+    assert stored["checked"].tolist() == ["1", "1", "1", "1", ""]
+
+
+@pytest.mark.parametrize("name", ["runs.csv", "history.csv"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
+def test_damaged_tables_of_a_finished_run_are_one_line(small, finished, folders, name, content):
+    path = folders["output_dir"] / finished.name / name
+    path.unlink() if content is None else path.write_bytes(content)
+    trials = results.read(folders["output_dir"], "trials")
+    with pytest.raises(Unavailable, match=f"{name} is damaged.*remove the folder"):
+        runs.draw([finished], small, CONDITIONS, trials, **folders)
+
+
+def test_a_damaged_savedmodel_is_not_tested(small, finished, folders):
+    folder = folders["saved_models_dir"] / finished.name / "1"
+    own = folders["output_dir"] / finished.name
+    for name in ("saved_model.pb", "variables/variables.data-00000-of-00001"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(Unavailable, match=f"{name} is damaged; remove the folder {own} to"):
+            carry_out(finished, small, folders)
+        (folder / name).write_bytes(content)

@@ -13,7 +13,7 @@ import robust_tf
 from robust_tf import models, results, saved_models
 from robust_tf.errors import Unavailable
 from robust_tf.perturbations import Perturbation
-from robust_tf.saved_models import warmup
+from robust_tf.saved_models import classifiers, warmup
 from robust_tf.training import Adam, Recipe, Transfer, fit
 
 TRAINING = {"strategy": "constant", "level": 2, "freeze_base": None}
@@ -150,7 +150,7 @@ def test_without_the_serving_package_there_is_no_warm_up_file(trained, tmp_path,
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     folder = export(trained, tmp_path / "run")
     assert sorted(path.name for path in (folder / "assets.extra").iterdir()) == [
-        "example.png", "metadata.json", "model.json",
+        "checksums.json", "example.png", "metadata.json", "model.json",
     ]  # fmt: skip
     monkeypatch.undo()
     assert (export(trained, tmp_path / "run") / "assets.extra" / warmup.FILE_NAME).exists()
@@ -186,9 +186,10 @@ def test_a_model_is_found_with_and_without_its_version(trained, tmp_path):
     for missing in (tmp_path / "empty", tmp_path / "none", first / "saved_model.pb"):
         with pytest.raises(Unavailable) as caught:
             saved_models.find("pretrained", missing)
+        absent = "there is no such folder; " if missing.name == "none" else ""
         assert str(caught.value) == (
-            f"pretrained={missing}: expected the directory of a SavedModel, with or without "
-            "its version"
+            f"pretrained={missing}: {absent}expected the directory of a SavedModel, with or "
+            "without its version"
         )
 
 
@@ -231,7 +232,65 @@ def test_a_damaged_or_foreign_folder_gives_one_line(exported, tmp_path, damage):
     folder = tmp_path / "1"
     shutil.copytree(exported, folder)
     damage(folder)
-    with pytest.raises(Unavailable) as caught:
+    lines = ["assets.extra/model.json is|variables/variables.* is", "expected a SavedModel"]
+    for told in lines if any(folder.iterdir()) else lines[1:]:
+        with pytest.raises(Unavailable, match=rf"^saved_model={folder}: ({told})[^\n]*$"):
+            saved_models.load(folder)
+        # That of an earlier version has no digests.
+        (folder / "assets.extra" / "checksums.json").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("saved_model.pb", b""),
+        ("saved_model.pb", None),
+        ("assets.extra/metadata.json", b"[]"),
+        ("assets.extra/example.png", b"x"),
+        ("assets.extra/checksums.json", b""),
+        ("assets.extra/checksums.json", b"[1]"),
+        ("variables/variables.index", b"x"),
+    ],
+)
+def test_a_damaged_export_says_which_file_and_what_to_do(exported, tmp_path, name, damage):
+    folder = tmp_path / "digits" / "1"
+    shutil.copytree(exported, folder)
+    path = folder / name
+    path.unlink() if damage is None else path.write_bytes(damage)
+    state = "not there" if damage is None else "damaged"
+    with pytest.raises(Unavailable, match=f"^saved_model={folder}: {name} is {state}; remove the"):
         saved_models.load(folder)
-    assert str(caught.value).startswith(f"saved_model={folder}: expected a SavedModel")
-    assert "\n" not in str(caught.value)
+    if damage is not None:
+        with pytest.raises(Unavailable, match=f"^model={folder}: {name} is damaged; remove the"):
+            classifiers.load(folder.parent)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"training": []}', '{"label_names": {}}', "1"])
+def test_odd_metadata_of_an_earlier_version_is_one_line(exported, tmp_path, text):
+    folder = tmp_path / "1"
+    shutil.copytree(exported, folder)
+    (folder / "assets.extra" / "checksums.json").unlink()
+    (folder / "assets.extra" / "metadata.json").write_text(text)
+    with pytest.raises(Unavailable, match="assets.extra/metadata.json is damaged; remove the fol"):
+        saved_models.metadata(folder)
+
+
+def test_what_was_added_to_an_export_does_no_harm(exported, tmp_path):
+    folder = tmp_path / "1"
+    shutil.copytree(exported, folder)
+    (folder / ".DS_Store").write_text("")
+    (folder / "assets.extra" / "notes.txt").write_text("mine")
+    (folder / "assets.extra" / "robustness.csv").write_text("later")
+    saved_models.check(folder)
+
+
+def test_versions_of_a_killed_export_are_removed_and_no_others(exported, tmp_path):
+    directory = tmp_path / "run"
+    for version in ("1", "2", "3", ".4-0123abcd", ".notes"):
+        shutil.copytree(exported, directory / version)
+    for version, mark in (("1", "mine"), ("2", "another's")):
+        path = directory / version / "assets.extra" / "checksums.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "mark": mark}))
+    saved_models.remove_marked(directory, "mine")
+    assert sorted(path.name for path in directory.iterdir()) == [".notes", "2", "3"]
+    saved_models.remove_marked(tmp_path / "absent", "mine")

@@ -138,7 +138,7 @@ def test_a_baseline_is_another_model(exported, small, tmp_path):
 def test_a_baseline_that_is_not_there(command, exported, tmp_path):
     flags = (f"--model={exported}", f"--baseline={tmp_path}/none", "--data_source=sample")
     done = command(*flags, pipeline="pipelines.sensor_map")
-    check_one_line(done, 1, f"--baseline={tmp_path}/none: expected the directory of a SavedModel")
+    check_one_line(done, 1, f"--baseline={tmp_path}/none: there is no such folder; expected")
 
 
 def test_maps_of_different_things_have_folders_of_their_own(exported, small, tmp_path):

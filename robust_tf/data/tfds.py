@@ -75,6 +75,8 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         InvalidArgument: if the name is unknown or the dataset has another form.
         Unavailable: if its description is corrupt.
     """
+    if not name.strip():
+        raise InvalidArgument("dataset", name, "the name of a TFDS dataset, such as mnist")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
@@ -129,6 +131,9 @@ def prepare(builder: tfds.core.DatasetBuilder, data_dir: str | None) -> str | No
 
 def _corrupt(data_dir: str | None, what: str, error: Exception | None = None) -> Unavailable:
     detail = f"{what} cannot be read ({one_line(error)})" if error else what
+    if data_dir and "://" in data_dir:  # nothing says that it is there at all
+        problem = f"expected a directory that can be reached and read, but {detail}"
+        return Unavailable("data_dir", data_dir, problem)
     return Unavailable(
         "data_dir",
         data_dir or tfds.core.constants.DATA_DIR,

@@ -276,7 +276,7 @@ def _guard_token(makes_one: bool) -> None:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
             temporary.touch(0o600)
-            temporary.write_text(secrets.token_hex(32))
+            temporary.write_text(secrets.token_hex(32), encoding="utf-8")
 
 
 def _check_address(address: str) -> None:

@@ -65,7 +65,7 @@ def _sections(output_dir: Path, drawn: dict[str, dict[str, Path]]) -> list[Secti
     compared = numbers.compare(points, published, numbers.POINT_COLUMNS)
     agreement = numbers.agreement(compared)
     agreement = agreement[agreement["n_ours"] > 0]
-    models = {name: pd.read_csv(output_dir / name / "models.csv") for name in drawn}
+    models = {name: results.read_experiment(output_dir, name, "models") for name in drawn}
     runs = {name: results.read_experiment(output_dir, name, "runs") for name in drawn}
     both = claims.check(claims.Accuracies(points)).assign(
         published=claims.check(claims.Accuracies(published))["verdict"]

@@ -2,6 +2,7 @@
 
 from robust_tf.evaluation import condition_label
 from robust_tf.results import figures, pages, trials
+from robust_tf.results.checked import write
 from robust_tf.results.labels import counted, labels, training_label, with_labels
 from robust_tf.results.summaries import (
     comparison,
@@ -20,7 +21,8 @@ from robust_tf.results.tables import (
     gather,
     read,
     read_experiment,
-    write,
+    read_history,
+    read_run,
 )
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "profile_of",
     "read",
     "read_experiment",
+    "read_history",
+    "read_run",
     "summarize",
     "training_label",
     "trials",

@@ -16,6 +16,7 @@ from robust_tf.data import DIGESTS
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import condition_label
 from robust_tf.files import locked, replacing, writing_to
+from robust_tf.results import checked
 from robust_tf.results.labels import training_label
 
 TRAINING_COLUMNS = [
@@ -63,25 +64,17 @@ _CELL_COLUMNS = [
 ]
 
 
-def write(table: pd.DataFrame, path: str | os.PathLike, columns: list[str]) -> None:
-    """Writes a CSV, complete or not at all.
-
-    Args:
-        table: has at least the columns.
-        path: the file; its folder must exist.
-        columns: what to write, in this order.
-    """
-    with replacing(path) as temporary:
-        table[columns].to_csv(temporary, index=False)
-
-
-def read_rows(path: str | os.PathLike) -> pd.DataFrame:
-    """A table of runs, trials or models.
+def read_rows(
+    path: str | os.PathLike, *, lenient: bool = False, but: Iterable[str] | None = None
+) -> pd.DataFrame:
+    """A table of runs, trials or models; arguments as in `checked.read`.
 
     Where a row is from before there were digests it gets the `test_digest` that its dataset
     had then.
     """
-    rows = pd.read_csv(path)
+    rows = checked.read(Path(path), lenient=lenient, but=but)
+    if "dataset" not in rows:
+        return rows
     datasets = zip(rows["dataset"], rows["data_source"])
     known = pd.Series([DIGESTS.get(one, ("", ""))[1] for one in datasets], rows.index, object)
     digests = rows.get("test_digest", known).astype(object).fillna(known)
@@ -100,16 +93,18 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
         All rows, runs in order of their names.
 
     Raises:
-        Unavailable: if there is no such table.
+        Unavailable: if there is no such table, or one of runs or history is damaged; rows of
+            trials that do not count are left out, with a warning.
     """
     gathered = Path(output_dir) / f"{table}.csv"
+    lenient = table == "trials"
     if gathered.exists():
-        return pd.read_csv(gathered)
+        return checked.read(gathered, lenient=lenient)
     tables = []
     for path in sorted(Path(output_dir).glob(f"*/{table}.csv")):
         if path.parent.suffix == ".partial":
             continue
-        rows = pd.read_csv(path)
+        rows = checked.read(path, lenient=lenient)
         if "run" not in rows:
             rows.insert(0, "run", path.parent.name)
         tables.append(rows)
@@ -130,13 +125,40 @@ def read_experiment(output_dir: str | os.PathLike, experiment: str, table: str) 
     Args:
         output_dir: where the experiment's folder is.
         experiment: its name.
-        table: "runs", "trials" or "examples".
+        table: "runs", "trials", "examples" or "models", the experiment's plan.
 
     Returns:
         The table; empty if it is not there.
+
+    Raises:
+        Unavailable: if it is damaged.
     """
-    path = Path(output_dir) / experiment / "tables" / f"{table}.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+    folder = Path(output_dir) / experiment
+    path = (folder if table == "models" else folder / "tables") / f"{table}.csv"
+    return checked.read(path) if path.exists() else pd.DataFrame()
+
+
+def read_history(folder: str | os.PathLike) -> pd.DataFrame:
+    """A finished run's `history.csv`.
+
+    Raises:
+        Unavailable: if it is damaged.
+    """
+    return checked.read(Path(folder) / "history.csv")
+
+
+def read_run(folder: str | os.PathLike) -> dict[str, Any]:
+    """The one row of a finished run's `runs.csv`.
+
+    Raises:
+        Unavailable: if it is damaged.
+    """
+    path = Path(folder) / "runs.csv"
+    table = checked.read(path)
+    if len(table) != 1 or not isinstance(table.get("saved_model", [None])[0], str):
+        problem = f"expected one run with its SavedModel in {path.name}"
+        raise Unavailable("output_dir", folder, f"{problem}; {checked.AGAIN}")
+    return table.iloc[0].to_dict()
 
 
 def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFrame) -> None:
@@ -162,7 +184,7 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
         rows = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
         columns = list(rows)
         if path.exists():
-            known = pd.read_csv(path)
+            known = checked.read(path)
             _check_same_settings(output_dir, known, rows)
             rows = pd.concat([known, rows], ignore_index=True)
             trials = rows.groupby("run")["trials"].transform("max")
@@ -171,7 +193,7 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
             order = rows["run"].drop_duplicates()
             rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[order]
             rows = rows.reset_index()
-        write(rows, path, [*columns, *(name for name in rows if name not in columns)])
+        _write(rows, path, [*columns, *(name for name in rows if name not in columns)])
 
 
 def _check_same_settings(
@@ -203,6 +225,9 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
     Args:
         output_dir: where the runs' folders are.
         experiment: its name.
+
+    Raises:
+        Unavailable: if a table is damaged and cannot be made again of others.
     """
     folder = Path(output_dir) / experiment
     with locked(folder):
@@ -210,16 +235,26 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
         (folder / "tables").mkdir(exist_ok=True)
         for name, columns in (("runs", TRAINING_COLUMNS), ("trials", TRIAL_COLUMNS)):
             path = folder / "tables" / f"{name}.csv"
-            known = read_rows(path) if path.exists() else pd.DataFrame(columns=columns)
+            places = [Path(output_dir) / run / f"{name}.csv" for run in models["run"]]
+            known = pd.DataFrame(columns=columns)
+            if path.exists() and not all(own.exists() for own in places):
+                known = read_rows(path)
             tables = []
-            for model in models.itertuples():
-                own = Path(output_dir) / model.run / f"{name}.csv"
-                rows = read_rows(own) if own.exists() else known[known["run"] == model.run]
+            for model, own in zip(models.itertuples(), places):
+                rows = known[known["run"] == model.run]
+                if own.exists():
+                    rows = read_rows(own, lenient=name == "trials")
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = _together(tables) if tables else known
             names = columns if name == "trials" else list(table)
-            write(table.reindex(columns=names), path, names)
+            _write(table.reindex(columns=names), path, names)
+
+
+def _write(table: pd.DataFrame, path: Path, columns: list[str]) -> None:
+    """Writes what is gathered again by the next command, so needs no digests."""
+    with replacing(path) as temporary:
+        table[columns].to_csv(temporary, index=False)
 
 
 def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:

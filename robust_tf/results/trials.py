@@ -10,7 +10,7 @@ from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition, by_condition, condition_key, number_of_trials
 from robust_tf.files import locked, prepare_directory, writing_to
-from robust_tf.results import tables
+from robust_tf.results import checked, tables
 
 
 def complete(
@@ -47,7 +47,8 @@ def complete(
         raise InvalidArgument("trials", trials, "a whole number from 1 on")
     conditions = list(conditions)
     with locked(prepare_directory("output_dir", path.parent)):
-        kept = read(path)
+        kept = _read(path)
+        extra = [name for name in kept if name not in tables.TRIAL_COLUMNS]
         of_test = (len(split), split.digest)
         done = _done(kept, of_test, conditions)
         # What a condition has cost is kept, should the next one be stopped.
@@ -56,11 +57,15 @@ def complete(
         ):
             new = pd.DataFrame(rows).assign(**columns)[tables.TRIAL_COLUMNS]
             kept = pd.concat([kept, new], ignore_index=True) if len(kept) else new
+            kept = kept.reindex(columns=[*tables.TRIAL_COLUMNS, *extra])
             with writing_to("output_dir", path.parent.parent):
-                tables.write(kept, path, tables.TRIAL_COLUMNS)
+                checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
         kept = read(path)
     wanted = _belongs(kept, of_test, conditions) & (kept["trial"] < trials)
-    return kept[wanted].reset_index(drop=True)
+    places = {condition.key: place for place, condition in enumerate(conditions)}
+    found = kept[wanted].assign(place=list(map(places.get, _keys(kept[wanted]))))
+    found = found.sort_values(["place", "trial"], kind="stable", ignore_index=True)
+    return found.drop(columns="place")
 
 
 def is_complete(
@@ -84,9 +89,16 @@ def is_complete(
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The table; empty where there is none."""
-    known = tables.read_rows(path) if path.exists() else pd.DataFrame()
-    return known.reindex(columns=tables.TRIAL_COLUMNS)
+    """The rows of the table that count; none where there is no table."""
+    return _read(path).reindex(columns=tables.TRIAL_COLUMNS)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The same with the user's own columns, as text."""
+    if not path.exists():
+        return pd.DataFrame(columns=tables.TRIAL_COLUMNS)
+    rows = tables.read_rows(path, lenient=True, but=tables.TRIAL_COLUMNS)
+    return rows.reindex(columns=list(dict.fromkeys([*tables.TRIAL_COLUMNS, *rows])))
 
 
 def _done(

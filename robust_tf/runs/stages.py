@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import os
+import secrets
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -22,7 +23,7 @@ from robust_tf import machine, models, results, saved_models, training
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition, Evaluator, Natural, examples
-from robust_tf.files import locked, prepare_directory, writing_to
+from robust_tf.files import locked, prepare_directory, rename_folder, replacing, writing_to
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
@@ -31,6 +32,7 @@ from robust_tf.training import Backup, Training, Transfer, devices
 _BACKUP = "backup"
 # A loss of so many times that of a guess is of no use, whatever the accuracy.
 _WORST_LOSS = 100.0
+_MARK = "mark"
 
 
 def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
@@ -51,7 +53,7 @@ def folders(run: Run, output_dir: str | os.PathLike) -> tuple[Path, Path]:
 def completed_epochs(run: Run, output_dir: str | os.PathLike) -> int:
     """How many epochs a run that is not finished has behind it."""
     partial, _ = folders(run, output_dir)
-    return Backup(partial / _BACKUP).completed_epochs()
+    return Backup(partial / _BACKUP, run=run.name).completed_epochs()
 
 
 def train(
@@ -108,7 +110,7 @@ def train(
             tensorboard=tensorboard,
             progress=progress,
         )
-    with locked(partial):
+    with locked(prepare_directory("output_dir", partial)):
         if is_finished(run, output_dir):  # by the process that we waited for
             with contextlib.suppress(OSError):
                 partial.rmdir()
@@ -118,7 +120,7 @@ def train(
         with writing_to("output_dir", output_dir):
             results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
             results.write(pd.DataFrame([row]), partial / "runs.csv", RUN_COLUMNS)
-            os.rename(partial, folder)
+            rename_folder(partial, folder)
             # Last: without it a run that is stopped here would begin again.
             shutil.rmtree(folder / _BACKUP)
     return folder
@@ -142,10 +144,14 @@ def _fit_and_export(
     evaluator = Evaluator(models.plain(model), data.test, run.seed)
     natural_accuracy = evaluator.accuracy(Natural())
     _check_training(run, data, evaluator.unanswered(), natural_accuracy, history)
+    mark = _mark(partial)
     with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
+        # Of this training, if it was killed since.
+        saved_models.remove_marked(saved_models_dir / run.name, mark)
         saved_model = saved_models.export(
             model,
             saved_models_dir / run.name,
+            mark=mark,
             label_names=data.label_names,
             training=run.columns(),
             example=data.test.images[0].numpy(),
@@ -194,6 +200,18 @@ def _check_training(
     )
 
 
+def _mark(partial: Path) -> str:
+    """What marks the SavedModel of a run while the run is not finished."""
+    path = partial / _BACKUP / _MARK
+    with writing_to("output_dir", partial.parent):
+        mark = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        if not mark:
+            mark = secrets.token_hex(8)
+            with replacing(path) as temporary:
+                temporary.write_text(mark, encoding="utf-8")
+    return mark
+
+
 def _fit(
     run: Run,
     data: Data,
@@ -203,7 +221,7 @@ def _fit(
     progress: bool,
 ) -> tuple[Training, pd.DataFrame]:
     """What was trained, and its history."""
-    backup = Backup(partial / _BACKUP)
+    backup = Backup(partial / _BACKUP, run=run.name)
     build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
     started = run.strategy.prepare(
         data.train,
@@ -302,25 +320,31 @@ def load_model(
 def _saved_model(
     run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
 ) -> Path:
-    again = f"remove the folder {Path(output_dir) / run.name} to train it again"
+    own = Path(output_dir) / run.name
+    again = f"remove the folder {own} to train it again"
     path = Path(_cell(run, output_dir, "saved_model"))
     folder = Path(saved_models_dir) / run.name / path.name
     for found in (folder, path):  # the second of a run that had another directory
         if found.is_dir():
-            return found
-    problem = f"{folder.relative_to(saved_models_dir)} is not there; {again}"
-    raise Unavailable("saved_models_dir", saved_models_dir, problem)
+            break
+    else:
+        problem = f"{folder.relative_to(saved_models_dir)} is not there; {again}"
+        raise Unavailable("saved_models_dir", saved_models_dir, problem)
+    try:
+        return saved_models.find("saved_models_dir", found)
+    except Unavailable as error:
+        problem = f"{error.problem.partition('; ')[0]}; {again}"
+        raise Unavailable("saved_models_dir", found, problem) from error
 
 
 def _cell(run: Run, output_dir: str | os.PathLike, column: str) -> str:
     """What a finished run's `runs.csv` has in a column."""
     folder = Path(output_dir) / run.name
-    try:
-        (value,) = pd.read_csv(folder / "runs.csv", dtype=str)[column]
-        return value
-    except (OSError, ValueError, TypeError, KeyError):  # pandas' own errors are ValueErrors
-        problem = f"{folder.name}/runs.csv is damaged; remove that folder to train it again"
-        raise Unavailable("output_dir", output_dir, problem) from None
+    value = results.read_run(folder).get(column)
+    if value is None:
+        problem = f"runs.csv is damaged (no {column}); remove the folder to train it again"
+        raise Unavailable("output_dir", folder, problem)
+    return str(value)
 
 
 def draw(
@@ -352,7 +376,7 @@ def draw(
     settings = pd.DataFrame([run.columns() for run in runs])
     labels = results.labels(settings, settings)
     history = pd.concat(
-        [pd.read_csv(folder / "history.csv").assign(run=name) for name, folder in folders.items()],
+        [results.read_history(folder).assign(run=name) for name, folder in folders.items()],
         ignore_index=True,
     )
     loaded = {labels[run.name]: load_model(run, output_dir, saved_models_dir) for run in runs}

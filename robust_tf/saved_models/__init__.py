@@ -10,12 +10,14 @@ from robust_tf.saved_models.exports import (
     EXTRA,
     ROBUSTNESS,
     add_robustness,
+    check,
     export,
     find,
     fingerprint,
     full_name,
     load,
     metadata,
+    remove_marked,
     versions,
 )
 from robust_tf.saved_models.matching import matched
@@ -26,6 +28,7 @@ __all__ = [
     "EXTRA",
     "ROBUSTNESS",
     "add_robustness",
+    "check",
     "classifiers",
     "export",
     "find",
@@ -34,5 +37,6 @@ __all__ = [
     "load",
     "matched",
     "metadata",
+    "remove_marked",
     "versions",
 ]

@@ -20,7 +20,13 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import models
 from robust_tf.errors import Unavailable, one_line
-from robust_tf.files import for_tensorflow, new_folder, replacing
+from robust_tf.files import (
+    for_tensorflow,
+    new_folder,
+    remove_folder,
+    replacing,
+    sweep_versions,
+)
 from robust_tf.saved_models import image_files, signatures, warmup
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
@@ -29,6 +35,9 @@ EXAMPLE = Path(EXTRA, "example.png")
 ROBUSTNESS = Path(EXTRA, "robustness.csv")
 _ARCHITECTURE = Path(EXTRA, "model.json")
 _METADATA = Path(EXTRA, "metadata.json")
+_CHECKSUMS = Path(EXTRA, "checksums.json")
+# What changes later, or is TensorFlow Serving's alone.
+_UNCHECKED = {ROBUSTNESS, _CHECKSUMS}
 
 
 @models.keras_defaults()
@@ -39,6 +48,7 @@ def export(
     label_names: Sequence[str],
     training: Mapping[str, str | float | None],
     example: np.ndarray | None = None,
+    mark: str | None = None,
 ) -> Path:
     """Writes a model as the next version of a directory.
 
@@ -62,8 +72,9 @@ def export(
 
     `assets.extra/` holds `metadata.json` (label names, input, files that `encoded` takes,
     training configuration, versions), `model.json` (Keras's description of the network, as
-    `models.plain` makes it), `example.png` and, with the package `tensorflow-serving-api`, a
-    warm-up file for TensorFlow Serving.
+    `models.plain` makes it), `example.png`, `checksums.json` (digests of all files, by which
+    damage is seen) and, with the package `tensorflow-serving-api`, a warm-up file for
+    TensorFlow Serving.
 
     Args:
         model: a functional model from images to logits, as of `models`.
@@ -71,6 +82,7 @@ def export(
         label_names: the names of the classes.
         training: the training configuration by name: text, numbers and None.
         example: an image for the user to try, uint8 [H, W, C]; by default a black one.
+        mark: by which `remove_marked` knows it.
 
     Returns:
         The new version's folder, `<directory>/<version>`.
@@ -113,7 +125,66 @@ def export(
             (temporary / EXAMPLE).write_bytes(png)
         with for_tensorflow(temporary) as plain:
             warmup.write(plain / EXTRA, directory.name, requests)
+        checksums = json.dumps({"mark": mark, "files": _digests(temporary)}, indent=2)
+        (temporary / _CHECKSUMS).write_text(f"{checksums}\n", encoding="utf-8")
     return folder
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {path.as_posix(): _digest(folder / path) for path in paths if path not in _UNCHECKED}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check(folder: str | os.PathLike, argument: str = "saved_model") -> None:
+    """Sees whether all files of an export are as they were written.
+
+    Those of an earlier version, or of others, say nothing of that, and pass.
+
+    Args:
+        folder: a version's folder.
+        argument: the name of the argument that chose it, for the error.
+
+    Raises:
+        Unavailable: if a file is damaged or gone.
+    """
+    folder = Path(folder)
+    if not (folder / _CHECKSUMS).exists():
+        return
+    name = str(_CHECKSUMS)
+    try:
+        for name, digest in json.loads((folder / _CHECKSUMS).read_bytes())["files"].items():
+            if _digest(folder / name) != digest:
+                raise ValueError
+    except FileNotFoundError:
+        raise _damaged(argument, folder, name, "not there") from None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        raise _damaged(argument, folder, name, "damaged") from None
+
+
+def _damaged(argument: str, folder: str | os.PathLike, name: str, what: str) -> Unavailable:
+    return Unavailable(argument, folder, f"{name} is {what}; remove the folder, export it again")
+
+
+def remove_marked(directory: str | os.PathLike, mark: str) -> None:
+    """Removes the versions with a mark, and what is left of exports that were killed.
+
+    Args:
+        directory: where the versions lie; it may be absent.
+        mark: what `export` was given.
+    """
+    sweep_versions(Path(directory))
+    for version in versions(directory):
+        folder = Path(directory, str(version))
+        try:
+            marked = json.loads((folder / _CHECKSUMS).read_bytes())["mark"] == mark
+        except (OSError, ValueError, TypeError, LookupError):
+            continue  # not ours, or damaged: it says so where it is used
+        if marked:
+            remove_folder(folder)
 
 
 def _architecture(model: keras.Model) -> str:
@@ -142,15 +213,21 @@ def find(argument: str, path: str | os.PathLike) -> Path:
         The folder of the SavedModel.
 
     Raises:
-        Unavailable: if there is none.
+        Unavailable: if there is none, or it is damaged.
     """
     path = Path(path)
     numbered = (entry for entry in path.glob("*") if entry.name.isdecimal())
     latest = max(numbered, key=lambda entry: int(entry.name), default=path)  # maybe 00000123
     for folder in (path, latest):
-        if (folder / "saved_model.pb").is_file():
+        model = folder / "saved_model.pb"
+        if model.is_file():
+            check(folder, argument)
+            if not model.stat().st_size:  # one of an earlier version
+                raise _damaged(argument, folder, model.name, "empty")
             return folder
     expected = "expected the directory of a SavedModel, with or without its version"
+    if not path.exists():
+        expected = f"there is no such folder; {expected}"
     raise Unavailable(argument, path, expected)
 
 
@@ -171,6 +248,7 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
         Unavailable: if the folder holds no complete export of this package.
     """
     folder = Path(folder)
+    check(folder, argument)
     try:
         text = (folder / _ARCHITECTURE).read_text(encoding="utf-8")
         model = keras.models.model_from_json(text)
@@ -179,7 +257,7 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
             for i, variable in enumerate(model.variables):
                 key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
                 variable.assign(values.get_tensor(key))
-    except (OSError, ValueError, TypeError, LookupError, tf.errors.OpError) as error:
+    except Exception as error:  # whatever a damaged description makes Keras raise
         problem = f"expected a SavedModel that this package exported ({one_line(error)})"
         raise Unavailable(argument, folder, problem) from error
     return model
@@ -199,9 +277,15 @@ def metadata(folder: str | os.PathLike) -> dict[str, Any]:
     """
     path = Path(folder) / _METADATA
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = json.loads(path.read_bytes()) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise Unavailable("saved_model", folder, f"{path} is damaged") from error
+        raise _damaged("saved_model", folder, str(_METADATA), "damaged") from error
+    parts = {"label_names": list, "input": dict, "training": dict, "versions": dict}
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name, kind()), kind) for name, kind in parts.items()
+    ):
+        raise _damaged("saved_model", folder, str(_METADATA), "damaged")
+    return found
 
 
 def add_robustness(folder: str | os.PathLike, summary: pd.DataFrame) -> None:

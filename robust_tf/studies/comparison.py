@@ -113,10 +113,10 @@ def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path
         table = folder / "runs.csv"
         if table.is_file():
             try:
-                (path,) = pd.read_csv(table)["saved_model"]
-            except (ValueError, KeyError):  # pandas' own errors are ValueErrors
-                problem = f"expected one run with its SavedModel in {table}"
-                raise Unavailable(argument, run, problem) from None
+                path = results.read_run(folder)["saved_model"]
+            except Unavailable as error:
+                problem = f"expected one run with its SavedModel in {table} ({error.problem})"
+                raise Unavailable(argument, run, problem) from error
             return saved_models.find(argument, path)
     return Path(run) if Path(run).suffix == ".keras" else saved_models.find(argument, run)
 

@@ -1,52 +1,99 @@
 """A Keras callback that keeps the state after each epoch, so that a stopped training goes on."""
 
+import hashlib
+import io
+import json
 import os
+import re
+import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 
+from robust_tf.errors import Unavailable, one_line
 from robust_tf.files import replacing
+
+# The last two: should the last be damaged, training loses an epoch and not all.
+_KEPT = 2
 
 
 class Backup(keras.callbacks.Callback):
     """Keeps the state after each epoch, so that a stopped training can go on.
 
-    One file holds weights, optimiser and dropout seeds; its name tells the epochs done
-    and it is renamed into place, so that a kill leaves the old state or the new one,
-    never a mixture. `keras.callbacks.BackupAndRestore` keeps the epoch in a second file.
+    One file holds weights, optimiser, dropout seeds and the history so far, and ends with a
+    digest of all that; it is renamed into place. So a kill leaves the old state or the new
+    one, never a mixture, and a damaged one is known. `keras.callbacks.BackupAndRestore`
+    keeps the epoch in a second file.
 
     Args:
         directory: where to keep it; made if absent.
         write: whether to save states, not only to go on from them.
+        run: the name of what is trained; the state of another does not count.
     """
 
-    def __init__(self, directory: str | os.PathLike, write: bool = True):
+    def __init__(self, directory: str | os.PathLike, write: bool = True, run: str | None = None):
         """See the class."""
         super().__init__()
         self.directory = Path(directory)
         self._write = write
+        self._run = run
 
     def completed_epochs(self) -> int:
-        """How many epochs the state in the directory has behind it; 0 without one."""
-        states = self.directory.glob("epoch-*.npz")
-        return max((int(state.stem.removeprefix("epoch-")) for state in states), default=0)
+        """How many epochs the newest whole state has behind it; 0 without one."""
+        return len(self._newest()[0])
 
     def restore(self, model: keras.Model) -> pd.DataFrame:
-        """Loads the state into a compiled model.
+        """Loads the newest whole state into a compiled model.
 
         Returns:
             The epochs so far, a row each; empty without a state.
+
+        Raises:
+            Unavailable: if it is the state of another network, as another version may make.
         """
-        done = self.completed_epochs()
-        self._rows = []
-        if done:
-            with np.load(self._state(done)) as state:
-                for i, variable in enumerate(_variables(model)):
-                    variable.assign(state[f"arr_{i}"])
-            self._rows = pd.read_csv(self._history).head(done).to_dict("records")
+        self._rows, content = self._newest()
+        if self._rows:
+            variables = _variables(model)
+            with np.load(io.BytesIO(content)) as state:
+                values = [state[f"arr_{i + 1}"] for i in range(len(state.files) - 1)]
+            if [value.shape for value in values] != [tuple(each.shape) for each in variables]:
+                problem = "its state is of another network; remove the folder to begin again"
+                raise Unavailable("output_dir", self.directory, problem)
+            for variable, value in zip(variables, values):
+                variable.assign(value)
         return pd.DataFrame(self._rows)
+
+    def _newest(self) -> tuple[list[dict], bytes]:
+        """The history and the arrays of the newest whole state; both empty without one."""
+        problems = []
+        for epochs, path in sorted(self._states(), reverse=True):
+            try:
+                rows, content = self._check(path.read_bytes(), epochs)
+                break
+            except FileNotFoundError:  # replaced by a newer one meanwhile
+                continue
+            except (OSError, ValueError) as error:
+                problems.append(f"{path} is left out ({one_line(error)})")
+        else:
+            rows, content = [], b""
+        if problems:
+            goes_on = f"goes on after epoch {len(rows)}" if rows else "begins again"
+            warnings.warn(f"{'; '.join(problems)}; training {goes_on}", stacklevel=3)
+        return rows, content
+
+    def _check(self, content: bytes, epochs: int) -> tuple[list[dict], bytes]:
+        """The parts of a state; raises `ValueError` if it is not whole or not ours."""
+        size = hashlib.sha256().digest_size
+        content, digest = content[:-size], content[-size:]
+        if hashlib.sha256(content).digest() != digest:
+            raise ValueError("damaged")
+        with np.load(io.BytesIO(content)) as state:
+            about = json.loads(state["arr_0"].item())
+        if about["run"] != self._run or len(about["history"]) != epochs:
+            raise ValueError("of another training")
+        return about["history"], content
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Prepares the directory."""
@@ -58,19 +105,27 @@ class Backup(keras.callbacks.Callback):
         """Saves the state."""
         if not self._write:
             return
-        self._rows.append({"epoch": epoch + 1, **(logs or {})})
-        with replacing(self._history) as path:
-            pd.DataFrame(self._rows).to_csv(path, index=False)
-        with replacing(self._state(epoch + 1)) as path, open(path, "wb") as file:
-            np.savez(file, *(variable.value.numpy() for variable in _variables(self.model)))
-        self._state(epoch).unlink(missing_ok=True)
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        self._rows.append({"epoch": epoch + 1, **numbers})
+        about = np.array(json.dumps({"run": self._run, "history": self._rows}))
+        values = (variable.value.numpy() for variable in _variables(self.model))
+        target = self.directory / f"epoch-{epoch + 1:05d}.npz"
+        with replacing(target) as path, open(path, "w+b") as file:
+            np.savez(file, about, *values)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            file.seek(0, os.SEEK_END)
+            file.write(digest)
+            file.flush()
+        for epochs, state in self._states():
+            if not epoch + 1 - _KEPT < epochs <= epoch + 1:
+                state.unlink(missing_ok=True)
 
-    @property
-    def _history(self) -> Path:
-        return self.directory / "history.csv"
-
-    def _state(self, epochs: int) -> Path:
-        return self.directory / f"epoch-{epochs:05d}.npz"
+    def _states(self) -> list[tuple[int, Path]]:
+        """The epochs and files of all states; those of other names are none."""
+        paths = self.directory.glob("epoch-*.npz")
+        names = ((re.fullmatch(r"epoch-(\d{5,})", path.stem, re.ASCII), path) for path in paths)
+        return [(int(match[1]), path) for match, path in names if match]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
