@@ -533,7 +533,8 @@ def test_a_plan_names_no_folder_elsewhere(tmp_path, run):
 def test_damaged_tables_of_a_sweep_are_made_again_of_its_runs(tmp_path):
     write_run(tmp_path, "a")
     (tmp_path / "sweep" / "tables").mkdir(parents=True)
-    models = pd.DataFrame({"run": ["a"], "tests": "hot 2", "trials": 9, "test_examples": 1000})
+    columns = ["run", "dataset", "data_source", "test_digest"]
+    models = trials()[columns].head(1).assign(tests="hot 2", trials=9, test_examples=1000)
     models.to_csv(tmp_path / "sweep" / "models.csv", index=False)
     path = tmp_path / "sweep" / "tables" / "trials.csv"
     for text in ("", "run,accuracy\na", "\0" * 100):
