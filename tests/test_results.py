@@ -431,7 +431,9 @@ def damaged_trials(tmp_path, edit, checksums=False) -> Path:
     return path
 
 
-LAST = "a,mnist,sample,mnist_cnn,natural,none,,0,noise,0.0255,2,0.53,1000\n"
+def last(text: str) -> str:
+    """Its last row."""
+    return text.splitlines(keepends=True)[-1]
 
 
 @pytest.mark.parametrize(
@@ -444,10 +446,14 @@ LAST = "a,mnist,sample,mnist_cnn,natural,none,,0,noise,0.0255,2,0.53,1000\n"
         (lambda text: text.replace(",2,0.53,", ",2,many,"), 6, "line 8: accuracy=many: expecte"),
         (lambda text: text.replace(",2,0.53,", ",2.5,0.53,"), 6, "line 8: trial=2.5: expected"),
         (lambda text: text.replace("0.53,1000", "0.53,0"), 6, "line 8: n_examples=0: expected"),
-        (lambda text: text.replace(LAST, "../" + LAST), 6, "line 8: run=../a: expected a name"),
-        (lambda text: text + LAST, 7, "line 9: doubled"),
-        (lambda text: text + LAST.replace("0.53", "0.54"), 6, "line 9: doubled"),
-        (lambda text: text + LAST + LAST, 7, "line 9: doubled and 1 more"),
+        (
+            lambda text: text.replace(last(text), "../" + last(text)),
+            6,
+            "line 8: run=../a: expected a name",
+        ),
+        (lambda text: text + last(text), 7, "line 9: doubled"),
+        (lambda text: text + last(text).replace("0.53", "0.54"), 6, "line 9: doubled"),
+        (lambda text: text + 2 * last(text), 7, "line 9: doubled and 1 more"),
         (lambda text: "", 0, "line 1: expected a table with the column run"),
         (lambda text: "<<<<<<< HEAD\n" + text, 0, "line 1: expected a table with the column run"),
         (lambda text: text.replace(",", ";"), 0, "line 1: expected a table with the column run"),
@@ -527,7 +533,8 @@ def test_a_plan_names_no_folder_elsewhere(tmp_path, run):
 def test_damaged_tables_of_a_sweep_are_made_again_of_its_runs(tmp_path):
     write_run(tmp_path, "a")
     (tmp_path / "sweep" / "tables").mkdir(parents=True)
-    models = pd.DataFrame({"run": ["a"], "tests": "hot 2", "trials": 9, "test_examples": 1000})
+    columns = ["run", "dataset", "data_source", "test_digest"]
+    models = trials()[columns].head(1).assign(tests="hot 2", trials=9, test_examples=1000)
     models.to_csv(tmp_path / "sweep" / "models.csv", index=False)
     path = tmp_path / "sweep" / "tables" / "trials.csv"
     for text in ("", "run,accuracy\na", "\0" * 100):
