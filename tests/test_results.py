@@ -547,3 +547,21 @@ def test_damaged_tables_of_a_sweep_are_made_again_of_its_runs(tmp_path):
     path.write_text("")
     with pytest.raises(Unavailable, match=r"trials.csv is damaged \(.*; remove the file, and th"):
         results.gather(tmp_path, "sweep")
+
+
+def test_test_sets_are_never_mixed():
+    """A run that was tested on other images too has a row for each set, and the mean of neither."""
+    first = trials()
+    few = first.assign(accuracy=0.5, n_examples=50)
+    other = first.assign(accuracy=0.25, test_digest="sha256:00000000")
+    for more, count in (([few], 2), ([other], 2), ([few, other], 3)):
+        mixed = pd.concat([first, *more], ignore_index=True)
+        summary = results.summarize(mixed)
+        alone = pd.concat(map(results.summarize, [first, *more]), ignore_index=True)
+        pd.testing.assert_frame_equal(summary, alone)
+        table = results.comparison(mixed)
+        assert len(table) == len(results.profile(mixed)) == count
+        assert table.iloc[0].tolist() == results.comparison(first).iloc[0].tolist()
+        assert len(results.figures.accuracy(mixed).axes[0].get_legend().get_texts()) == count
+    assert results.comparison(mixed).index[1] == "natural, 50 images sha256:3746ed34"
+    assert results.comparison(first).index.tolist() == ["natural"]

@@ -98,12 +98,23 @@ def with_labels(
         table: has the columns of training and test.
         runs: as in `labels`.
         but: as in `labels`.
+
+    Returns:
+        The table with them. A run that had the same test on several sets of images, which
+        `n_examples` and `test_digest` tell apart, has another label for each set.
     """
     tests = zip(table["test_perturb"], table["test_level"])
-    return table.assign(
+    table = table.assign(
         training=table["run"].map(labels(table, runs, but)),
         test=[condition_label(*test) for test in tests],
     )
+    if "n_examples" in table:
+        digests = table.get("test_digest", pd.Series("", table.index)).fillna("")
+        sets = [f", {size:,} images {digest}" for size, digest in zip(table["n_examples"], digests)]
+        of_test = pd.Series(sets, table.index).groupby([table["run"], table["test"]])
+        several = table["run"].isin(table["run"][of_test.transform("nunique") > 1])
+        table["training"] += pd.Series(sets, table.index).where(several, "")
+    return table
 
 
 def model_names(models: Sequence[Classifier]) -> list[str]:

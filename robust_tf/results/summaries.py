@@ -12,9 +12,12 @@ from robust_tf.evaluation import condition_label, measures
 from robust_tf.results.labels import with_labels
 from robust_tf.results.tables import TEST_COLUMNS, TRAINING_COLUMNS
 
+# What tells test sets apart.
+_TEST_SET = ["n_examples", "test_digest"]
+
 
 def summarize(trials: pd.DataFrame) -> pd.DataFrame:
-    """Aggregates trials to one row per run and test condition.
+    """Aggregates trials to one row per run, test condition and test set.
 
     Args:
         trials: as `read` returns them.
@@ -24,13 +27,16 @@ def summarize(trials: pd.DataFrame) -> pd.DataFrame:
         over the trials), ci95 (half the width of the 95 % interval of the mean for other draws
         on the same images, from Student's t; missing for a single trial), low and high (the
         ends of the 95 % interval for other draws and other images, `measures.interval`),
-        n_trials and n_examples. Order is that of `trials`.
+        n_trials, and n_examples and test_digest, by which test sets are told apart. Order is
+        that of `trials`.
     """
     trials = trials.assign(
         n_examples=pd.to_numeric(trials["n_examples"]),
+        test_digest=trials.get("test_digest", np.nan),
         changed=pd.to_numeric(trials.get("changed", np.nan)),
     )
-    groups = trials.groupby([*TRAINING_COLUMNS, *TEST_COLUMNS], dropna=False, sort=False)
+    by = [*TRAINING_COLUMNS, *TEST_COLUMNS, *_TEST_SET]
+    groups = trials.groupby(by, dropna=False, sort=False)
     summary = groups.agg(
         mean=("accuracy", "mean"),
         std=("accuracy", lambda accuracy: accuracy.std(ddof=0)),
@@ -38,13 +44,12 @@ def summarize(trials: pd.DataFrame) -> pd.DataFrame:
         low=("changed", "mean"),
         high=("changed", "mean"),
         n_trials=("accuracy", "size"),
-        n_examples=("n_examples", "min"),
     ).reset_index()
     summary["ci95"] *= scipy.stats.t.ppf(0.975, (summary["n_trials"] - 1).clip(lower=1))
     summary["low"], summary["high"] = measures.interval(
         summary["mean"], summary["n_examples"], summary["n_trials"], summary["low"]
     )
-    return summary
+    return summary[[name for name in summary if name not in _TEST_SET] + _TEST_SET]
 
 
 def comparison(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
