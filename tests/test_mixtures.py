@@ -175,15 +175,16 @@ def test_a_mixture_is_a_test_condition(name, small):
 
 def test_mixtures_of_other_ranges_are_not_told_done(small, tmp_path):
     path = tmp_path / "run" / "trials.csv"
-    columns = dict.fromkeys(results.TRAINING_COLUMNS, "a")
+    columns = dict.fromkeys([*results.TRAINING_COLUMNS, "saved_model"], "a")
+    of_test = (100, small.test.digest)
 
     def scores(images):
         return tf.reduce_mean(images, axis=(1, 2))
 
     for mixture in (ALL, FEW):
-        assert not trials.is_complete(path, 100, [mixture], trials=2)
+        assert not trials.is_complete(path, of_test, [mixture], trials=2)
         table = trials.complete(path, scores, small.test, [mixture], columns, trials=2, seed=0)
-        assert len(table) == 2 and trials.is_complete(path, 100, [mixture], trials=2)
+        assert len(table) == 2 and trials.is_complete(path, of_test, [mixture], trials=2)
     assert len(pd.read_csv(path)) == 4
 
 

@@ -109,7 +109,8 @@ def test_ablation_is_a_mean_over_seeds(tmp_path):
     folder.mkdir(parents=True)
     rows = [("cifar10", True, 0.2, "relu", seed, 0.9 + seed / 10, 0.8) for seed in (0, 1)]
     columns = [*numbers.ABLATION_COLUMNS, "seed", "train_accuracy", "natural_accuracy"]
-    pd.DataFrame(rows, columns=columns).to_csv(folder / "runs.csv", index=False)
+    table = pd.DataFrame(rows, columns=columns).assign(run=["a", "b"])
+    table.to_csv(folder / "runs.csv", index=False)
     (row,) = numbers.ablation(tmp_path).to_dict("records")
     assert (row["train_accuracy"], row["test_accuracy"]) == (pytest.approx(0.95), 0.8)
 

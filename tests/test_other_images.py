@@ -108,12 +108,14 @@ def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkey
     few = Recorded("few", math.nan, small.test.first(30))
     conditions = [Natural(), few, Perturbation("hot", 2)]
     path = tmp_path / "run" / "trials.csv"
-    columns = dict.fromkeys(("run", "dataset", "data_source", "model", "strategy"), "a")
+    columns = dict.fromkeys(
+        ("run", "dataset", "data_source", "model", "strategy", "saved_model"), "a"
+    )
     columns |= {"train_perturb": "none", "train_level": None, "seed": 0}
     asked = {"trials": 2, "seed": 0}
     first = trials.complete(path, trained, small.test, conditions, columns, **asked)
     assert first["n_examples"].tolist() == [100, 30, 100, 100]
-    assert trials.is_complete(path, 100, conditions, trials=2)
+    assert trials.is_complete(path, (100, small.test.digest), conditions, trials=2)
 
     def fail(*_):
         raise AssertionError("was tested again")
@@ -123,7 +125,7 @@ def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkey
     pd.testing.assert_frame_equal(first, again)
     # Another number of their images is another test.
     more = [Natural(), Recorded("few", math.nan, small.test.first(31))]
-    assert not trials.is_complete(path, 100, more, trials=2)
+    assert not trials.is_complete(path, (100, small.test.digest), more, trials=2)
 
 
 def test_trials_of_a_condition_are_kept_when_the_next_is_stopped(trained, small, tmp_path):
@@ -132,7 +134,7 @@ def test_trials_of_a_condition_are_kept_when_the_next_is_stopped(trained, small,
             raise KeyboardInterrupt
 
     path = tmp_path / "run" / "trials.csv"
-    columns = dict.fromkeys(results.TRAINING_COLUMNS, "a")
+    columns = dict.fromkeys([*results.TRAINING_COLUMNS, "saved_model"], "a")
     conditions = [Natural(), Perturbation("hot", 2), Stops("stops", math.nan, small.test)]
     with pytest.raises(KeyboardInterrupt):
         trials.complete(path, trained, small.test, conditions, columns, trials=3, seed=0)

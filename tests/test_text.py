@@ -65,7 +65,7 @@ def all_figures(names: list[str]) -> dict:
         columns=confusions.CHANGES_COLUMNS,
     )
     flips = pd.DataFrame(
-        [("hot", 1, i, name, name, name, image) for i, name in enumerate(names)],
+        [("hot", 1, i, name, name, name, "right to wrong", image) for i, name in enumerate(names)],
         columns=[*confusions.FLIPS_COLUMNS, "image"],
     )
     summary = pd.DataFrame(

@@ -187,7 +187,8 @@ def test_a_diverging_training_ends_with_one_line(small, tmp_path, optimizer, bat
     with pytest.raises(Unavailable, match=line):
         fit(started, backup=Backup(tmp_path))
     states = [np.load(path) for path in tmp_path.glob("*.npz")]
-    assert all(np.isfinite(state[name]).all() for state in states for name in state)
+    numbers = [state[name] for state in states for name in state if state[name].dtype.kind == "f"]
+    assert all(np.isfinite(values).all() for values in numbers)
 
 
 def test_weights_that_the_last_step_ruins_are_seen(small):

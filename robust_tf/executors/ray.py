@@ -275,7 +275,7 @@ def _guard_token(makes_one: bool) -> None:
     elif makes_one:
         path.parent.mkdir(exist_ok=True)
         with replacing(path) as temporary:
-            temporary.touch(0o600)
+            temporary.chmod(0o600)
             temporary.write_text(secrets.token_hex(32), encoding="utf-8")
 
 

@@ -131,7 +131,9 @@ def _parse(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
     for line, cells in lines:
         row = dict(zip(header, cells))
         key = tuple(_canonical(row.get(name, "")) for name in _KEYS.get(path.stem, header))
-        if problem := _problem(row, whole=len(cells) == len(header), written=written):
+        if len(cells) != len(header):
+            problems.append(f"line {line}: not whole")
+        elif problem := _problem(row, _REQUIRED.get(path.stem, []), written):
             problems.append(f"line {line}: {problem}")
         elif key not in rows:
             rows[key] = cells
@@ -146,14 +148,12 @@ def _parse(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def _problem(
-    row: Mapping[str, str], *, whole: bool, written: tuple[list[str], set[str]] | None
+    row: Mapping[str, str], required: Iterable[str], written: tuple[list[str], set[str]] | None
 ) -> str | None:
     """What is wrong with a row; None if it counts."""
-    if not whole:
-        return "not whole"
     for name, cell in row.items():
         fits, expected = _RULES.get(name, (None, ""))
-        if fits and not fits(cell):
+        if fits and not fits(cell) and (cell or name in required):
             return f"{name}={cell}: expected {expected}"
     if written and _digest({name: row.get(name, "") for name in written[0]}) not in written[1]:
         return f"not as it was written; without {CHECKSUMS} beside it, it is taken as it is"
