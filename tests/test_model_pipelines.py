@@ -39,7 +39,7 @@ def test_a_third_party_model_is_measured(command, tmp_path, foreign, name):
     assert all(row.split()[0] == "external" for row in rows)
     assert "".join(rows).count("±") == 6 and "".join(intervals).count("[") == 10
     lines = [line for line in done.stdout.splitlines() if str(tmp_path) not in line]
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 120
     trials = results.read(tmp_path / "results", "trials")
     assert len(trials) == 1 + 3 * 2 + 3 * 2 + 3
     assert set(trials["model"]) == {name}

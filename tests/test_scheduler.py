@@ -162,14 +162,15 @@ def test_a_disk_that_fills_goes_on_where_there_is_room(sweep, undisturbed, tmp_p
 
 def test_ctrl_c_leaves_tables_of_what_is_done(sweep, undisturbed, tmp_path):
     moments = random.Random(5)
-    for _ in range(3):
+    for time_of in range(3):
         fork, wait = sweep()
         wait_for(lambda: at_work(tmp_path))
         time.sleep(moments.uniform(0, 0.08))
         os.kill(fork.pid, signal.SIGINT)
         done = wait()
-        assert done.returncode == 130 and "Traceback" not in done.stderr
-        assert not at_work(tmp_path)
+        # On a machine that is busy the third may be through before it is asked to stop.
+        assert done.returncode == 130 or (time_of == 2 and done.returncode == 0)
+        assert "Traceback" not in done.stderr and not at_work(tmp_path)
         trained = {path.parent.name for path in tmp_path.glob("results/mnist-*[!l]/runs.csv")}
         runs = pd.read_csv(tmp_path / "results" / "grid" / "tables" / "runs.csv")
         # All but those that ended while the tables were written.
