@@ -8,6 +8,8 @@ Example:
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
 from robust_tf import results, settings
@@ -47,14 +49,18 @@ def main(values: flags.Values) -> None:
     ends = measures.interval(table["share"], table["images"] / table["share"])
     share = list(map(results.in_percent, table["share"], *ends))
     table = table.assign(images=table["images"].round(1), share=share)
-    print(table.to_string(index=False, float_format="{:g}".format))
+    _print(table)
     by_level = ["test_perturb", "test_level"]
-    counts = found.flips.groupby([*by_level, "flip"]).size().unstack(fill_value=0)
+    counts = pd.crosstab([found.flips[name] for name in by_level], found.flips["flip"])
     counts = counts.reindex(columns=confusions.FLIPS, fill_value=0).rename_axis(columns=None)
     print("\nImages that become another class for the first time at a level (trial 0)\n")
-    print(counts.reset_index().to_string(index=False, float_format="{:g}".format))
+    _print(counts.reset_index())
     print(f"\nresults  {values.output_dir}/{folder.name}")
     print(f"figures  {values.output_dir}/{folder.name}/figures")
+
+
+def _print(table: pd.DataFrame) -> None:
+    print(table.to_string(index=False, float_format="{:g}".format) if len(table) else "none")
 
 
 def cli(argv: Sequence[str] | None = None) -> None:

@@ -60,12 +60,13 @@ def main(values: flags.Values) -> None:
     shown = shown.drop(columns=["data_source", "n_examples"]).rename_axis(None)
     print(shown.map(_with_interval, examples=len(dataset.test)).T.to_string())
     own = positions[positions["model"] == summary["model"].iloc[-1]]
-    worst = own.nsmallest(_SHOWN, "accuracy").drop(columns="model")
+    natural = summary["natural_accuracy"].iloc[-1]
+    worst = own[own["accuracy"] < natural].nsmallest(_SHOWN, "accuracy").drop(columns="model")
     worst["accuracy"] = worst["accuracy"].map(lambda one: _with_interval(one, len(dataset.test)))
     percent = ["flipped", "towards_share"]
     worst[percent] = worst[percent].mul(100).round(2)
     print(f"\nThe positions that cost {classifier.name} most\n")
-    print(worst.to_string(index=False))
+    print(worst.to_string(index=False) if len(worst) else "none costs anything")
     print(f"\npositions  {values.output_dir}/{folder.name}/positions.csv")
     print(f"figure     {values.output_dir}/{folder.name}/figures/sensor-map.png")
 

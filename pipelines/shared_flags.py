@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 from robust_tf import data, settings
@@ -50,7 +51,8 @@ class Model:
         Setting(
             "A SavedModel's directory, with or without its version, or a .keras file; it takes "
             "images and returns one score per class.",
-            expected="the directory of a SavedModel, or a .keras file",
+            expected="the directory of a SavedModel, or a .keras file, on this machine",
+            allows=lambda value: bool(value) and "://" not in value,
         ),
     ] = None
     signature: Annotated[
@@ -205,13 +207,34 @@ def kind_and_severity(name: str) -> tuple[str, float]:
     return name, math.nan
 
 
+def _one_spelling(place: str) -> str:
+    scheme, mark, rest = place.partition("://")
+    if mark:
+        rest = rest.removeprefix("localhost") if scheme.lower() == "file" else rest
+        return f"{scheme.lower()}://{rest.rstrip('/')}"
+    return Path(place).as_posix() if place.strip() else place
+
+
+def _is_place(place: str) -> bool:
+    """Not a URL that fsspec takes for another place than it says."""
+    if "://" not in place:
+        return bool(place.strip()) and not place.lower().startswith("file:")
+    return "::" not in place and (not place.startswith("file://") or place.startswith("file:///"))
+
+
+_PLACE: dict[str, Any] = {
+    "expected": "a directory or a URL such as s3://bucket/results",
+    "allows": _is_place,
+    "parse": _one_spelling,
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outputs:
     """Where results go: directories, or URLs of other file systems."""
 
     output_dir: Annotated[
-        str,
-        Setting("Where folders with tables and figures are made.", expected="a directory or a URL"),
+        str, Setting("Where folders with tables and figures are made.", **_PLACE)
     ] = "results"
 
 
@@ -223,8 +246,8 @@ class ModelOutputs(Outputs):
         str,
         Setting(
             "Where SavedModels are exported.",
-            expected="a directory or a URL",
             default="saved_models, or in another --output_dir saved_models there",
+            **_PLACE,
         ),
     ] = ""
 

@@ -148,7 +148,7 @@ def file_name(text: str) -> str:
 
     A long one ends with a digest instead: names of files have 255 characters at most.
     """
-    name = re.sub(r"[^A-Za-z0-9._]+", "-", text)
+    name = re.sub(r"[^A-Za-z0-9._]+", "-", text).lstrip("-")
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{digest(text)}"
 
 

@@ -60,6 +60,11 @@ class Split:
             content.update(np.ascontiguousarray(array).data)
         return _text(content)
 
+    @property
+    def identity(self) -> tuple[int, str, int]:
+        """What tells its images from others: number, digest of the whole split, divisor."""
+        return len(self), self.digest, self.divisor
+
     def images_at(self, index: tf.Tensor | np.ndarray | Sequence[int]) -> tf.Tensor:
         """The images of the given indices; callable in a graph.
 

@@ -1,9 +1,14 @@
 """Datasets of TensorFlow Datasets (TFDS): opened, checked, downloaded where needed, and read."""
 
+import atexit
+import contextlib
 import dataclasses
+import functools
+import os
 import threading
 import urllib.parse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -13,6 +18,7 @@ import tensorflow_datasets as tfds
 from robust_tf import machine
 from robust_tf.data.splits import Data, Split, without_autotuning
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
+from robust_tf.files import for_tensorflow
 from robust_tf.settings import Setting
 
 # Seconds until a host that does not answer counts as out of reach.
@@ -20,7 +26,12 @@ _PROBE_SECONDS = 8.0
 
 DataDir = Annotated[
     str | None,
-    Setting("TFDS's data directory.", default="TFDS_DATA_DIR, or else ~/tensorflow_datasets"),
+    Setting(
+        "TFDS's data directory.",
+        expected="a directory",
+        parse=lambda value: value and value.removeprefix("file://"),
+        default="TFDS_DATA_DIR, or else ~/tensorflow_datasets",
+    ),
 ]
 
 
@@ -78,8 +89,10 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     if not name.strip():
         raise InvalidArgument("dataset", name, "the name of a TFDS dataset, such as mnist")
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        builder = tfds.builder(name, data_dir=data_dir and _for_tensorflow(data_dir))
     except tfds.core.DatasetNotFoundError:
+        if data_dir and "://" not in data_dir and not Path(data_dir).is_dir():
+            raise Unavailable("data_dir", data_dir, "there is no such directory") from None
         raise InvalidArgument(
             "dataset", name, "the name of a TFDS dataset, such as mnist or cifar10"
         ) from None
@@ -103,6 +116,16 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
             "dataset", name, "a TFDS dataset with uint8 images of one size and a class label"
         )
     return builder
+
+
+@functools.cache
+def _for_tensorflow(data_dir: str) -> str:
+    """A name for the directory as long as the process lives; see `files.for_tensorflow`."""
+    if "://" in data_dir:
+        return data_dir
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return os.fspath(stack.enter_context(for_tensorflow(Path(data_dir))))
 
 
 def prepare(builder: tfds.core.DatasetBuilder, data_dir: str | None) -> str | None:

@@ -38,6 +38,8 @@ from robust_tf.files import (
 # Without the last a folder does not count. The first is in the folders of runs only, so
 # that what has it and not the last is known to be a run that was not uploaded whole.
 _FIRST, _LAST = "history.csv", ("runs.csv", "saved_model.pb")
+# Some of these are in every folder that work goes on with.
+_OURS = {"trials.csv", "models.csv", _FIRST, *_LAST}
 # Holds for each local folder the digests of its files as they are at the URL.
 _SENT = ".sent"
 # A larger file is fetched again only where its size is another.
@@ -82,7 +84,7 @@ def local(directories: Mapping[str, str]) -> Iterator[dict[str, Path]]:
             }
         except (InvalidArgument, Unavailable) as error:
             if error.argument in places:  # the URL, not the directory of this machine
-                raise error.with_value(directories[error.argument]) from error
+                raise _at_url(error, places[error.argument]) from error
             raise
         finally:
             kept = ", ".join(str(place.here) for place in places.values())
@@ -98,6 +100,15 @@ def local(directories: Mapping[str, str]) -> Iterator[dict[str, Path]]:
                 raise
             for place, descriptor in zip(places.values(), descriptors):
                 place.tidy(descriptor)
+
+
+def _at_url(error: InvalidArgument | Unavailable, place: "_Place") -> InvalidArgument | Unavailable:
+    here, url = str(place.here), place.url
+    if isinstance(error, InvalidArgument):
+        return error.with_value(url)
+    value = str(error.value)
+    value = value.replace(here, url) if here in value else url
+    return Unavailable(error.argument, value, error.problem.replace(here, url))
 
 
 def upload(directories: Mapping[str, str], name: str) -> None:
@@ -131,7 +142,9 @@ def _place(argument: str, url: str) -> "_Place":
         system, root = fsspec.core.url_to_fs(url)
     except Exception as error:  # a driver that is not installed, or whatever it raises
         raise Unavailable(argument, url, one_line(error)) from error
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # as its specification says
+        cache = Path.home() / ".cache"
     same = url.rstrip("/")
     here = cache / "robust_tf" / "outputs" / f"{file_name(same)[:80]}-{digest(same)}"
     return _Place(argument, url, system, root.rstrip("/"), here)
@@ -155,7 +168,7 @@ class _Place:
     @contextlib.contextmanager
     def opened(self) -> Iterator[int]:
         """Fetches what is there; yields what `tidy` needs."""
-        prepare_directory(self.argument, self.here)
+        prepare_directory("XDG_CACHE_HOME", self.here)
         descriptor = os.open(self.here, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)  # as long as this process uses it
@@ -219,6 +232,8 @@ class _Place:
             if kept != sent:  # gone there, so that what is here may be the only copy
                 self._write(name, kept)
         for name, paths in there.items():
+            if not _OURS & {path.rpartition("/")[2] for path in paths if path.count("/") < 2}:
+                continue  # whatever else lies at the URL
             folder = self.here / name
             counting = [path for path in paths if _counts(name, path, paths)]
             if counting and not folder.is_dir():

@@ -90,7 +90,7 @@ def markdown(title: str, sections: Sequence[Section]) -> str:
 
 def _escaped(text: str) -> str:
     """A text in one line, in which nothing is a mark of Markdown, HTML or a formula."""
-    text = re.sub(r"[\\`*\[\]<>|$~&#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    text = re.sub(r"[\\`*\[\]<>|$~&#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)
     return " ".join(text.splitlines())
 
 

@@ -1,5 +1,6 @@
 """A model's `trials.csv`, which grows: no trial that is in it is run again."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def complete(
     conditions = list(conditions)
     with locked(prepare_directory("output_dir", path.parent)):
         kept = _read(path)
+        if (known := columns.get("saved_model")) is not None:
+            other = kept["saved_model"].notna() & (kept["saved_model"] != known)
+            if other.any():
+                text = f"trials of another SavedModel than {known} are left out"
+                warnings.warn(f"{path}: {text}", stacklevel=2)
+                kept = kept[~other].reset_index(drop=True)
         extra = [name for name in kept if name not in tables.TRIAL_COLUMNS]
         of_test = (len(split), split.digest)
         done = _done(kept, of_test, conditions)
@@ -60,7 +67,7 @@ def complete(
             kept = kept.reindex(columns=[*tables.TRIAL_COLUMNS, *extra])
             with writing_to("output_dir", path.parent.parent):
                 checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
-        kept = read(path)
+        kept = kept.reindex(columns=tables.TRIAL_COLUMNS)
     wanted = _belongs(kept, of_test, conditions) & (kept["trial"] < trials)
     places = {condition.key: place for place, condition in enumerate(conditions)}
     found = kept[wanted].assign(place=list(map(places.get, _keys(kept[wanted]))))

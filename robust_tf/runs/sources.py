@@ -44,30 +44,30 @@ class Sources:
         return getattr(self.data_source, "data_dir", None)
 
     def load(self, dataset: str) -> data_lib.Data:
-        """Loads a dataset; the last few stay in memory.
+        """Loads a dataset, as it is now.
 
         Raises:
             InvalidArgument: as `data.load`.
             Unavailable: likewise.
         """
-        return _load(self, dataset)
+        return data_lib.load(
+            dataset,
+            data_source=self.data_source,
+            train_examples=self.train_examples,
+            test_examples=self.test_examples,
+            **DATA[self.preset].get(dataset, {}),
+        )
 
     def of(self, run: Run) -> data_lib.Data:
-        """Loads the dataset of a run, from where the run has it."""
+        """Loads the dataset of a run, from where the run has it; the last few stay in memory."""
         try:
             kind = data_lib.SOURCES[run.data_source]
             own = {} if kind is data_lib.Sample else {"data_dir": self.data_dir}
-            return dataclasses.replace(self, data_source=kind(**own)).load(run.dataset)
+            return _kept(dataclasses.replace(self, data_source=kind(**own)), run.dataset)
         except (InvalidArgument, Unavailable) as error:
             raise (error.of("datasets") if error.argument == "dataset" else error) from error
 
 
 @functools.lru_cache(maxsize=4)
-def _load(sources: Sources, dataset: str) -> data_lib.Data:
-    return data_lib.load(
-        dataset,
-        data_source=sources.data_source,
-        train_examples=sources.train_examples,
-        test_examples=sources.test_examples,
-        **DATA[sources.preset].get(dataset, {}),
-    )
+def _kept(sources: Sources, dataset: str) -> data_lib.Data:
+    return sources.load(dataset)

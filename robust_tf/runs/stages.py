@@ -22,7 +22,7 @@ import robust_tf
 from robust_tf import machine, models, results, saved_models, training
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Condition, Evaluator, Natural, examples
+from robust_tf.evaluation import Condition, Evaluator, Natural, examples, measures
 from robust_tf.files import locked, prepare_directory, rename_folder, replacing, writing_to
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
@@ -189,8 +189,8 @@ def _check_training(
     most, loss = classes.max() / examples, history["loss"].iloc[-1]
     if loss > _WORST_LOSS * math.log(max(2, len(data.label_names))):
         text = f"ended with a loss of {loss:.3g}, and {natural_accuracy:.2%}"
-    elif natural_accuracy <= most < 1:
-        text = f"ended at chance level: {natural_accuracy:.2%}"
+    elif measures.interval(natural_accuracy, examples)[0] <= most < 1:
+        text = f"ended near chance: {natural_accuracy:.2%}"
     else:
         return
     warnings.warn(
@@ -292,7 +292,7 @@ def test(
         data.test,
         conditions,
         {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
-        | {"saved_model": saved_models.full_name(folder)},
+        | {"saved_model": saved_models.fingerprint(folder)},
         trials=trials,
         seed=run.seed,
         label=f"testing {run.label}" if progress else None,

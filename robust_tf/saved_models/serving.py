@@ -137,7 +137,10 @@ def _mount(classifier: Classifier) -> tuple[str, int, str]:
     else:
         name, version, source = folder.name, 1, folder
         target = f"/models/{name}/{version}"
-    option = shlex.quote(f"type=bind,source={source},target={target},readonly")
+    # Docker reads the option as a line of CSV.
+    fields = [f"source={source}", f"target={target}"]
+    quoted = ('"' + one.replace('"', '""') + '"' if set(one) & set(',"') else one for one in fields)
+    option = shlex.quote(",".join(["type=bind", *quoted, "readonly"]))
     return name, version, f"--mount {option}"
 
 

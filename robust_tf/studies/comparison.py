@@ -109,6 +109,8 @@ def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path
     Raises:
         Unavailable: if there is none.
     """
+    if "://" in run:
+        raise Unavailable(argument, run, "expected a SavedModel or run on this machine")
     for folder in (Path(run), Path(output_dir) / run):
         table = folder / "runs.csv"
         if table.is_file():
@@ -331,7 +333,7 @@ def write(
     if len(set(names)) < len(names):
         raise InvalidArgument("RUN", ", ".join(names), "different models")
     stream_seed(seed, "")  # checks it, before there is a folder
-    of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
+    of_data = (data.name, data.source, *data.test.identity, data.label_names)
     asked = (conditions, baseline, trials, seed)
     identity = digest([model.identity for model in models], of_data, asked)
     folder = Path(output_dir) / f"comparison-{identity}"

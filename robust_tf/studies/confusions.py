@@ -286,7 +286,7 @@ def write(
     classifier = matched(classifier, data)
     conditions = list(conditions)
     stream_seed(seed, "")  # checks it, before there is a folder
-    of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
+    of_data = (data.name, data.source, *data.test.identity, data.label_names)
     identity = digest(classifier.identity, of_data, conditions, trials, seed)
     folder = Path(output_dir) / file_name(f"{classifier.name} confusions {identity}")
     with locked(prepare_directory("output_dir", folder)):

@@ -111,7 +111,7 @@ def _columns(
 ) -> dict[str, Any]:
     """The columns that are the same in all rows: `results.TRAINING_COLUMNS`."""
     channel_blur = any(condition.channel_blur for condition in conditions)
-    of_data = (data.source, data.test.digest, data.label_names)
+    of_data = (data.source, data.test.digest, data.test.divisor, data.label_names)
     identity = digest(*classifier.identity, of_data, seed, channel_blur)
     training = classifier.metadata.get("training", {})
     level = training.get("train_level")

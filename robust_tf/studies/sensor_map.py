@@ -253,7 +253,7 @@ def write(
     both = [matched(model, data) for model in both]
     if baseline is not None and baseline.path == classifier.path:
         raise InvalidArgument("baseline", baseline.path, "another model")
-    of_data = (data.name, data.source, len(data.test), data.test.digest, data.label_names)
+    of_data = (data.name, data.source, *data.test.identity, data.label_names)
     identity = digest([model.identity for model in both], of_data, value)
     folder = Path(output_dir) / file_name(f"{classifier.name} sensor map {defect} {identity}")
     tables, summaries = [], []

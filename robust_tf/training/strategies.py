@@ -236,7 +236,8 @@ class Transfer(Constant):
         str | None,
         Setting(
             "Directory of the SavedModel to start from, with or without its version (transfer).",
-            expected="the directory of a SavedModel, with or without its version",
+            expected="the directory of a SavedModel on this machine, with or without its version",
+            allows=lambda value: value is None or (bool(value) and "://" not in value),
             default="the natural model that the same flags with --strategy=natural give, "
             "trained first where it is not there",
         ),
