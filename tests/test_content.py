@@ -1,6 +1,7 @@
 """Results are known by what data contain, and by which SavedModel was measured."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from pipelines import app
 from pipelines.shared_flags import ModelOutputs, Outputs
 from robust_tf import data as data_lib
-from robust_tf import machine, results, runs, saved_models
+from robust_tf import machine, results, runs, saved_models, settings
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator, Natural, Recorded
 from robust_tf.perturbations import Perturbation
+from robust_tf.runs.sources import Sources
 from robust_tf.runs.tasks import Task
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import comparison, confusions, robustness, sensor_map
@@ -111,6 +113,38 @@ def test_trials_of_other_test_images_are_not_taken_for_these(small, finished, fo
     pd.testing.assert_frame_equal(pd.read_csv(path), results.summarize(before))
 
 
+def test_trials_of_a_replaced_savedmodel_are_measured_again(small, finished, folders, other):
+    """The mean of two models is that of neither."""
+    first = results.read(folders["output_dir"], "trials")
+    version = folders["saved_models_dir"] / finished.name / "1"
+    shutil.rmtree(version)
+    shutil.copytree(other, version)
+    with pytest.warns(UserWarning, match=f"trials of another SavedModel than {finished.name}/1"):
+        trials = carry_out(finished, small, folders, trials=4)
+    assert len(trials) == len(first) + 1 and set(trials["saved_model"]).isdisjoint(
+        first["saved_model"]
+    )
+    evaluator = Evaluator(runs.load_model(finished, **folders), small.test)
+    assert trials["accuracy"][0] == evaluator.accuracy(Natural()) != first["accuracy"][0]
+    assert len(results.read(folders["output_dir"], "trials")) == len(trials)
+
+
+def test_data_that_change_while_a_process_lives_are_seen(monkeypatch, small):
+    loaded = iter([small, dataclasses.replace(small, test=changed(small.test))])
+    monkeypatch.setattr(data_lib, "load", lambda *_, **__: next(loaded))
+    sources = Sources(data_source=data_lib.Sample())
+    first, second = sources.load("mnist"), sources.load("mnist")
+    assert first.test.digest != second.test.digest
+
+
+def test_the_divisor_is_part_of_what_was_tested(small, exported, tmp_path):
+    darker = dataclasses.replace(small, test=dataclasses.replace(small.test, divisor=1000))
+    own = {"trials": 1, "seed": 0, "output_dir": tmp_path, "progress": False}
+    model = classifiers.load(exported)
+    folders = {robustness.write(model, data, [Natural()], **own)[0] for data in (small, darker)}
+    assert len(folders) == 2 and len({data.test.identity for data in (small, darker)}) == 2
+
+
 def test_a_sweep_tests_again_with_other_test_images(small, finished, folders):
     other = runs.resolve(
         dataclasses.replace(small, test=changed(small.test)), epochs=2, batch_size=50
@@ -192,15 +226,31 @@ def test_studies_of_other_content_have_folders_of_their_own(
 def test_savedmodels_live_with_their_results():
     places = {
         "results": "saved_models",
+        "results/": "saved_models",
+        "./results": "saved_models",
+        "S3://bucket/x/": "s3://bucket/x/saved_models",
+        "file://localhost/tmp/y/": "file:///tmp/y/saved_models",
         "elsewhere": "elsewhere/saved_models",
         "s3://bucket/x": "s3://bucket/x/saved_models",
         "/tmp/y": "/tmp/y/saved_models",
     }
     for output_dir, expected in places.items():
-        assert ModelOutputs(output_dir=output_dir).saved_models_dir == expected
-        own = ModelOutputs(output_dir=output_dir, saved_models_dir="models")
+        given = settings.check(ModelOutputs, {"output_dir": output_dir})
+        assert settings.make(ModelOutputs, given).saved_models_dir == expected
+        own = settings.make(ModelOutputs, given | {"saved_models_dir": "models"})
         assert own.saved_models_dir == "models"
     assert Outputs().output_dir == "results"
+    for place in (
+        "",
+        " ",
+        "file:/tmp/x",
+        "file://tmp/x",
+        "file://",
+        "file:///tmp/a::b",
+        "s3://a::b",
+    ):
+        with pytest.raises(InvalidArgument, match="expected a directory or a URL"):
+            settings.check(ModelOutputs, {"output_dir": place})
 
 
 def test_each_table_names_the_version_that_was_measured(small, finished, folders, tmp_path):
@@ -209,7 +259,7 @@ def test_each_table_names_the_version_that_was_measured(small, finished, folders
         runs.load_model(finished, **folders), folder, label_names=small.label_names, training={}
     )
     again = carry_out(finished, small, folders, trials=4)  # the run's own, not the latest
-    assert set(again["saved_model"]) == {f"{finished.name}/1"}
+    assert set(again["saved_model"]) == {saved_models.fingerprint(folder / "1")}
     latest = classifiers.load(folder)
     own = {"seed": 0, "output_dir": tmp_path, "trials": 1, "progress": False}
     _, table = robustness.write(latest, small, CONDITIONS, **own)

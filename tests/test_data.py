@@ -306,3 +306,15 @@ def test_a_divisor_and_a_limit_that_is_no_demand(prepared, no_network):
     # More than there are: all. Another number that is asked for: that.
     assert len(load_tiny(prepared, most_train_examples=10**6).train) == len(plain.train)
     assert len(load_tiny(prepared, most_train_examples=7, train_examples=9).train) == 9
+
+
+@pytest.mark.parametrize("name", ["photos[v2]", "[x]", "a[b]c", "what?*", "{a}~$"])
+def test_directories_with_marks_of_patterns(prepared, no_network, tmp_path_factory, name):
+    place = tmp_path_factory.mktemp("marks") / name
+    shutil.copytree(prepared, place)
+    assert load_tiny(place).train_digest == load_tiny(prepared).train_digest
+
+
+def test_a_data_directory_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(Unavailable, match="^data_dir=.*nowhere: there is no such directory"):
+        data_lib.load("my_camera", data_dir=str(tmp_path / "nowhere"))

@@ -106,7 +106,7 @@ def test_what_is_finished_is_there_and_nothing_is_left_here(memory, cache):
     assert here(cache) == ["other.partial/backup/epoch-00003.npz"]
     with outputs() as folders:
         found = files(folders["output_dir"])
-    assert found == {**there(memory), "other.partial/backup/epoch-00003.npz": "6"}
+    assert found == {**within(RUN, "run"), "other.partial/backup/epoch-00003.npz": "6"}
 
 
 def test_each_file_is_uploaded_once_the_one_that_counts_last(memory, monkeypatch):
@@ -437,3 +437,46 @@ def test_a_driver_that_is_not_installed(command):
     if not missing:
         pytest.skip("gcsfs is installed")
     check_one_line(command(*SMALL, "--output_dir=gs://bucket/x"), 1, "--output_dir=gs://bucket/x: ")
+
+
+def test_what_else_lies_at_a_url_is_not_fetched(memory, monkeypatch):
+    write_there = {"holiday/video.mp4": b"x" * 100, "notes.txt": b"y", "deep/er/runs.csv.bak": b"z"}
+    for name, content in write_there.items():
+        memory.pipe(f"/bucket/results/{name}", content)
+    with outputs() as folders:
+        write(folders["output_dir"] / "run", RUN)
+    fetched, get = [], memory.get_file
+
+    def get_file(path, *arguments, **options):
+        fetched.append(path)
+        return get(path, *arguments, **options)
+
+    monkeypatch.setattr(memory, "get_file", get_file)
+    with outputs() as folders:
+        assert (folders["output_dir"] / "run" / "figures" / "accuracy.png").read_text() == "4"
+    assert len(fetched) == len(RUN) and all("/run/" in path for path in fetched)
+    assert set(there(memory)) == {*write_there, *(f"run/{name}" for name in RUN)}
+
+
+@pytest.mark.parametrize("inside", ["", "run", "run/runs.csv"])
+def test_an_error_about_a_file_names_it_at_the_url(memory, inside):
+    for kind in (Unavailable, InvalidArgument):
+        with pytest.raises(kind, match=f"^output_dir={URL}") as caught, outputs() as folders:
+            place = folders["output_dir"] / inside
+            raise kind("output_dir", place, f"{place} is damaged")
+        if kind is Unavailable:
+            assert str(caught.value).count(f"{URL}/{inside}".rstrip("/")) == 2
+
+
+@pytest.mark.parametrize("where", ["", "cache", "~/cache"])
+def test_a_cache_that_is_no_absolute_path_is_the_users_own(memory, monkeypatch, tmp_path, where):
+    monkeypatch.setenv("XDG_CACHE_HOME", where)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with outputs() as folders:
+        assert folders["output_dir"].is_relative_to(tmp_path / "home" / ".cache")
+
+
+def test_a_cache_that_cannot_be_written_is_named(memory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/x")
+    with pytest.raises(Unavailable, match="^XDG_CACHE_HOME=/dev/null/x/"), outputs():
+        pass

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,12 @@ def short(text: object, longest: int = 40) -> str:
     """A name of the user's, cut where a figure has no room for so many characters."""
     name = str(text)
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def title(figure: matplotlib.figure.Figure, text: str) -> None:
+    """Gives a figure a title, in as many lines as its width needs."""
+    characters = int(figure.get_figwidth() / 0.085)
+    figure.suptitle(textwrap.fill(text, max(20, characters)), fontsize=10)
 
 
 def save(

@@ -49,13 +49,15 @@ def complete(
     conditions = list(conditions)
     with locked(prepare_directory("output_dir", path.parent)):
         kept = _read(path)
-        if (known := columns.get("saved_model")) is not None:
-            other = kept["saved_model"].notna() & (kept["saved_model"] != known)
-            if other.any():
-                text = f"trials of another SavedModel than {known} are left out"
-                warnings.warn(f"{path}: {text}", stacklevel=2)
-                kept = kept[~other].reset_index(drop=True)
         extra = [name for name in kept if name not in tables.TRIAL_COLUMNS]
+        measured = columns["saved_model"]
+        other = kept["saved_model"].notna() & (kept["saved_model"] != measured)
+        if other.any():
+            text = f"trials of another SavedModel than {measured} are left out"
+            warnings.warn(f"{path}: {text}", stacklevel=2)
+            kept = kept[~other].reset_index(drop=True)
+            with writing_to("output_dir", path.parent.parent):
+                checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
         of_test = (len(split), split.digest)
         done = _done(kept, of_test, conditions)
         # What a condition has cost is kept, should the next one be stopped.
@@ -67,7 +69,7 @@ def complete(
             kept = kept.reindex(columns=[*tables.TRIAL_COLUMNS, *extra])
             with writing_to("output_dir", path.parent.parent):
                 checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
-        kept = kept.reindex(columns=tables.TRIAL_COLUMNS)
+        kept = read(path)
     wanted = _belongs(kept, of_test, conditions) & (kept["trial"] < trials)
     places = {condition.key: place for place, condition in enumerate(conditions)}
     found = kept[wanted].assign(place=list(map(places.get, _keys(kept[wanted]))))

@@ -218,7 +218,7 @@ def changes_figure(
         axes.set_xlabel("perturbed image")
     figure.colorbar(image, ax=list(panels), shrink=0.7, pad=0.01)
     panels[0].set_ylabel("natural image")
-    figure.suptitle(f"{title}: share that goes to another class [%]", fontsize=10)
+    figures.title(figure, f"{title}: share that goes to another class [%]")
     return figure
 
 
@@ -250,7 +250,7 @@ def flips_figure(table: pd.DataFrame, title: str) -> matplotlib.figure.Figure:
                 f"{level}: {before} {was} → {after} {now}\nimage {row.example}, true: {true}",
                 fontsize=7,
             )
-    figure.suptitle(f"{title}: the first to become another class (✓ right, ✗ wrong)", fontsize=10)
+    figures.title(figure, f"{title}: the first to become another class (✓ right, ✗ wrong)")
     return figure
 
 
