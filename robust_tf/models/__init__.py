@@ -1,8 +1,8 @@
 """Keras layers, and networks as functions of image shape and number of classes."""
 
 from robust_tf.models.blocks import PRECISIONS, STANDARDIZATIONS
-from robust_tf.models.defaults import keras_defaults
 from robust_tf.models.heads import features, plain, precision_of, with_new_head
+from robust_tf.models.keras_settings import keras_defaults
 from robust_tf.models.layers import (
     BatchNormalization,
     MeanOfMirrored,

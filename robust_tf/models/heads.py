@@ -6,7 +6,7 @@ import keras
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.models import blocks
-from robust_tf.models.defaults import keras_defaults
+from robust_tf.models.keras_settings import keras_defaults
 from robust_tf.models.layers import BatchNormalization
 
 

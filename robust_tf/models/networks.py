@@ -13,7 +13,7 @@ import keras
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.models import blocks
-from robust_tf.models.defaults import keras_defaults
+from robust_tf.models.keras_settings import keras_defaults
 from robust_tf.settings import Setting, choice, number, switch, whole
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "gelu", "silu")
