@@ -79,6 +79,8 @@ def launch(
         sys.exit(130)
 
 
+# The longest line of a table.
+_COLUMNS = 100
 # What our lines have besides ASCII, where the terminal or the file has no more.
 _IN_ASCII = {"±": "+-", "×": "x", "→": "->", "…": "...", "σ": "sigma", "✓": "+", "✗": "-"}
 
@@ -209,7 +211,7 @@ def print_profile(
 def print_table(table: pd.DataFrame) -> None:
     """Prints accuracies as of `results.in_percent`, each with its interval on the next line.
 
-    Columns that do not fit into 100 characters follow below.
+    Columns that do not fit beside the others follow below.
     """
     cells = [[str(cell).partition(" [") for cell in row] for row in table.to_numpy()]
     lines = [
@@ -218,4 +220,12 @@ def print_table(table: pd.DataFrame) -> None:
         for line in ([cell[0] for cell in row], ["".join(cell[1:]).strip() for cell in row])
     ]
     index = pd.Index([text for label in table.index for text in (label, "")], name=table.index.name)
-    print(pd.DataFrame(lines, index, table.columns).to_string(line_width=100))
+    frame = pd.DataFrame(lines, index, table.columns)
+    room = _COLUMNS - max(map(len, index))
+    blocks: list[list[str]] = [[]]
+    for name in frame:
+        width = sum(2 + max(map(len, [one, *frame[one]])) for one in [*blocks[-1], name])
+        if blocks[-1] and width > room:
+            blocks.append([])
+        blocks[-1].append(name)
+    print("\n\n".join(frame[block].to_string() for block in blocks))
