@@ -225,11 +225,12 @@ def test_a_diverging_command_ends_with_one_line(in_process):
 @pytest.mark.parametrize(
     ("unanswered", "accuracy", "loss", "said"),
     [
-        (0, 0.10, 2.3, "ended at chance level: 10.00%"),
-        (0, 0.02, 2.3, "ended at chance level: 2.00%"),
+        (0, 0.10, 2.3, "ended near chance: 10.00%"),
+        (0, 0.02, 2.3, "ended near chance: 2.00%"),
         (0, 0.30, 1e30, "ended with a loss of 1e\\+30, and 30.00%"),
         (7, 0.80, 0.2, "scores of 7 of 100 natural test images are not finite"),
-        (0, 0.11, 2.3, None),
+        (0, 0.11, 2.3, "ended near chance: 11.00%"),
+        (0, 0.30, 2.3, None),
         (0, 0.99, 5.0, None),
     ],
 )

@@ -30,8 +30,9 @@ def load_test(
 
     Returns:
         The test split, with the divisor of that of `like` and the labels that its classes have
-        there: classes in another order are matched by name, with a warning. Where TFDS has no
-        names for them, as for cifar10_corrupted, they are taken in order.
+        there: classes in another order are matched by name, with a warning. Where one of the two
+        has only numbers for names they are taken in order, with a warning, but for TFDS's
+        corrupted variants.
 
     Raises:
         InvalidArgument: if the name is unknown, or the images have another shape than those
@@ -53,7 +54,8 @@ def load_test(
         raise InvalidArgument("eval", name, "a TFDS dataset with a split test")
     split = read_split(builder, test, data_dir)
     check_labels(split.labels.numpy(), label.num_classes, argument="eval", value=name)
-    if not (same_classes or numbered(label.names)):
+    corrupted = name.partition("/")[0].endswith("_corrupted")
+    if not (same_classes or (corrupted and numbered(label.names))):
         named = {"argument": "eval", "value": name, "other": f"the dataset {like.name}"}
         order = places(like.label_names, label.names, **named)
         if order is not None:
