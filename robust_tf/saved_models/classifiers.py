@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ _CHARACTERS = 300
 # What is asked of a model's input and of its output.
 _IMAGES = "one input of images [B, H, W, C], floats or integers"
 _SCORES = "float scores of shape [B, classes]"
+# How lines begin that say where a model has raised, and what colours them.
+_FRAME = ("Graph execution error", "Exception encountered", "Detected at node", "File ", "<stack")
+_COLOURS = re.compile("\x1b\\[\\d*m")
 
 Function = Callable[[tf.Tensor], tf.Tensor]
 
@@ -215,8 +219,15 @@ def answering(model: Any) -> Iterator[None]:
     except Exception as error:  # whatever a third-party model raises
         if not isinstance(model, Classifier):
             raise
-        problem = f"the model fails on the images ({one_line(error)})"
+        problem = f"the model fails on the images ({_own_words(error)})"
         raise Unavailable(model.argument, model.path, problem) from error
+
+
+def _own_words(error: Exception) -> str:
+    """The line of an error that says what is wrong, after those of TensorFlow and Keras."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines()]
+    own = [line for line in lines if line and not line.startswith(_FRAME)]
+    return one_line(RuntimeError(own[0])) if own else one_line(error)
 
 
 def _usual_range(dtype: tf.DType) -> tuple[float, float]:
