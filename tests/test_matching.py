@@ -322,6 +322,25 @@ def test_a_likelier_range_is_named(tmp_path, made_for, asked):
         assert accuracy(classifiers.load(path, input_range=made_for), rows_data()) == 1
 
 
+def test_models_of_another_range_are_compared(tmp_path, stored, fruit_model, in_process):
+    path = save(tmp_path / "m", for_range(0.0, 255.0), spec())
+    flags = ("--dataset=fruit_a", f"--data_dir={stored}", "--trials=1", "--eval=dead")
+
+    def compare(*runs):
+        return in_process(*flags, *map(str, runs), pipeline="pipelines.compare")
+
+    done = compare(path, fruit_model)
+    assert done.returncode == 0 and "made for --input_range=0,255" in done.stderr, done.stderr
+    done = compare(path, fruit_model, "--input_range=0,255")
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    (natural,) = (line for line in done.stdout.splitlines() if line.startswith("natural  100.00"))
+    assert natural.count("100.00 [") == 2
+    done = compare(fruit_model, fruit_model, "--input_range=0,255")
+    check_one_line(done, 2, "--input_range=0.0,255.0: expected no value without a third-party mod")
+    done = compare(path, fruit_model, "--input_range=0,1e39")
+    check_one_line(done, 2, "--input_range=0.0,1e+39: expected values of the model's input, float")
+
+
 def test_no_range_is_named_without_need(tmp_path, fruit_model):
     strict = save(tmp_path / "strict", for_range(0.0, 1.0, strict=True), spec())
     poor = save(tmp_path / "poor", lambda images: rows_of(-images, 3), spec())
