@@ -123,6 +123,7 @@ LONG = tuple(f"a{place}" for place in range(10))
     ("names", "said"),
     [
         ((*LONG[:8], "a9", "a8"), "(class 8 is a8 instead of a9)"),
+        (LONG[:9], "(10 instead of 9)"),
         ((*LONG[:9], "b"), "(class 9 is a9 instead of b)"),
         (("a0", "a1", "a2", "a3", "x", *LONG[5:]), "(class 4 is a4 instead of x)"),
         (("a0", "a1", "a2", "a3 ", *LONG[4:]), "(class 3 is 'a3' instead of 'a3 ')"),
@@ -184,7 +185,7 @@ def stored(tmp_path_factory):
     store(folder, "cars", ["car", "bus", "tram"], rows_data())
     store(folder, "unknown", FRUIT, rows_data(order=[-1, -1, -1]))
     store(folder, "numbers", ["0", "1", "2"], rows_data())
-    store(folder, "fruit_corrupted", ["0", "1", "2"], rows_data())
+    store(folder, "fruit_a_corrupted", ["0", "1", "2"], rows_data())
     store(folder, "pair", ["no", "yes"], rows_data(["no", "yes"]))
     return str(folder)
 
@@ -204,7 +205,7 @@ def test_other_test_images_get_the_labels_of_the_dataset(stored):
         split = data_lib.load_test("fruit_b", like, data_dir=stored, same_classes=True)
         assert not right(split)
         assert right(data_lib.load_test("cars", like, data_dir=stored, same_classes=True))
-        assert right(data_lib.load_test("fruit_corrupted", like, data_dir=stored))
+        assert right(data_lib.load_test("fruit_a_corrupted", like, data_dir=stored))
     for name, of in (("numbers", like), ("fruit_a", data_lib.load("numbers", data_dir=stored))):
         with pytest.warns(UserWarning, match="are taken in order: one has numbers for names"):
             assert right(data_lib.load_test(name, of, data_dir=stored))
@@ -391,7 +392,8 @@ def test_one_score_is_that_of_the_second_of_two_classes(tmp_path, form, activati
         (lambda z: keras.layers.Rescaling(0.5)(keras.ops.tanh(z)) + 0.5, None),
         (keras.layers.Activation("sigmoid"), False),
         (lambda z: z, True),
-        (keras.layers.Activation("linear"), True),
+        (lambda z: keras.layers.Activation("linear")(keras.ops.sigmoid(z)), None),
+        (keras.layers.Activation("linear"), None),
         (lambda z: keras.ops.reshape(z, (-1, 1)), None),
     ],
 )

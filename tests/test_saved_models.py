@@ -190,11 +190,11 @@ def test_a_model_is_found_with_and_without_its_version(trained, tmp_path):
         ("empty", directory),
         ("none", f"there is no such folder; {directory}"),
         ("none.h5", f"there is no such folder; {directory}"),
-        (first / "saved_model.pb", f"this is a file; {directory}: {first}"),
+        (first / "saved_model.pb", f"this is a file of a SavedModel; name its folder, {first}"),
         ("notes.txt", f"this is a file; {directory}"),
         ("saved_model", f"this is a file; {directory}"),
-        ("model.h5", "this is a file of Keras 2; load it in Keras and save it as a .keras file"),
-        ("a.hdf5", "this is a file of Keras 2; load it in Keras and save it as a .keras file"),
+        ("model.h5", "this is a file in HDF5; load it in Keras and save it as a .keras file"),
+        ("a.hdf5", "this is a file in HDF5; load it in Keras and save it as a .keras file"),
     ):
         with pytest.raises(Unavailable) as caught:
             saved_models.find("pretrained", tmp_path / missing)

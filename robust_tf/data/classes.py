@@ -70,8 +70,10 @@ def places(
 
 def _difference(names: Sequence[str], like: Sequence[str]) -> str:
     """The first names that differ, of lists that look the same where they are `listed`."""
-    if listed(names) != listed(like) or len(names) != len(like):
+    if listed(names) != listed(like):
         return ""
+    if len(names) != len(like):
+        return f" ({len(names)} instead of {len(like)})"
     place = next(place for place, name in enumerate(names) if name != like[place])
     first, second = names[place], like[place]
     start = len(os.path.commonprefix([first, second]))

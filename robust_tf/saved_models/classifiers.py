@@ -118,11 +118,10 @@ class Classifier:
             expected = "{:g},{:g}, which the model has in its metadata".format(*own)
             raise InvalidArgument("input_range", list(input_range), expected)
         if not self.takes(input_range):
-            form = "two that are finite and rise there, too"
+            form = ": two finite numbers, the lower first, that differ there"
             if self.dtype.is_integer:
-                form = f"from {self.dtype.min} to {self.dtype.max}, whole and the lower first"
-            link = " " if self.dtype.is_integer else ", "
-            expected = f"values of the model's input, {self.dtype.name}{link}{form}"
+                form = f" from {self.dtype.min} to {self.dtype.max}: whole, the lower first"
+            expected = f"values of the model's input, {self.dtype.name}{form}"
             raise InvalidArgument("input_range", list(input_range), expected)
         return dataclasses.replace(self, input_range=input_range)
 
@@ -321,8 +320,10 @@ def _is_logit(output: Any) -> bool | None:
     layer = getattr(getattr(output, "_keras_history", None), "operation", None)
     if layer is None or type(layer) not in (keras.layers.Dense, keras.layers.Activation):
         return None  # an operation, or a layer that may do more after its activation
-    known = {keras.activations.sigmoid: False, keras.activations.linear: True}
-    return known.get(layer.activation)
+    if layer.activation == keras.activations.sigmoid:
+        return False
+    plain = type(layer) is keras.layers.Dense and layer.activation == keras.activations.linear
+    return True if plain else None  # `Activation("linear")` passes on what is before it
 
 
 def _in_batches(function: Function, size: int, dtype: tf.DType) -> Function:

@@ -230,9 +230,9 @@ def find(argument: str, path: str | os.PathLike) -> Path:
     if not path.exists():
         expected = f"there is no such folder; {expected}"
     elif path.name == "saved_model.pb":
-        expected = f"this is a file; {expected}: {path.parent}"
+        expected = f"this is a file of a SavedModel; name its folder, {path.parent}"
     elif path.suffix in (".h5", ".hdf5"):
-        expected = "this is a file of Keras 2; load it in Keras and save it as a .keras file"
+        expected = "this is a file in HDF5; load it in Keras and save it as a .keras file"
     elif path.is_file():
         expected = f"this is a file; {expected}"
     raise Unavailable(argument, path, expected)
