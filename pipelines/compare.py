@@ -1,7 +1,8 @@
 """Compares saved classifiers on the same perturbed images, with the field's measures.
 
 A RUN is a run's folder or its name in --output_dir, a SavedModel's directory, or a .keras
-file. docs/measures.md defines what is printed.
+file. --input_range is that of all third-party models among them. docs/measures.md defines what
+is printed.
 
 Example:
   python -m pipelines.compare results/<run> results/<run>
@@ -63,6 +64,14 @@ def main(values: flags.Values) -> None:
     models = [
         classifiers.load(path, same_classes=values.same_classes, argument="RUN") for path in paths
     ]
+    if values.input_range is not None:
+        if all(model.metadata for model in models):
+            expected = "no value without a third-party model"
+            raise InvalidArgument("input_range", values.input_range, expected)
+        # The models of this package say what their input is.
+        models = [
+            model if model.metadata else model.with_range(values.input_range) for model in models
+        ]
     dataset = app.load_data(values, models[0])
     conditions = (
         *standard_tests(kinds, values.channel_blur),
@@ -145,7 +154,7 @@ def _by_test(table: pd.DataFrame) -> str:
 def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     groups = {
-        "What is compared": [*some(Baseline), *some(Model, ["same_classes"])],
+        "What is compared": [*some(Baseline), *some(Model, ["input_range", "same_classes"])],
         "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
         "Tests": [*some(Tests, eval=("all",)), *some(Run, ["channel_blur", "seed"])],
         "Outputs": some(Outputs),

@@ -192,7 +192,7 @@ class Tests:
                 for name in dict.fromkeys(found)
             )
         except InvalidArgument as error:
-            raise error.with_value(",".join(self.eval)) from None
+            raise error.with_value(f"{','.join(self.eval)} with {error.value}") from None
 
 
 def _is_other(name: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
+import tensorflow as tf
 
 from robust_tf import runs
 from robust_tf.data import Data, Split
@@ -24,6 +25,10 @@ SMALL = (
 )  # fmt: skip
 # What small runs are tested with.
 CONDITIONS = standard_tests(("hot",))
+
+# Names of classes, and height and width, of `rows_data`.
+FRUIT = ("apple", "banana", "cherry")
+SIDE = 6
 
 _BOTH = {"output_dir": "results", "saved_models_dir": "saved_models"}
 _RESULTS = {"output_dir": "results"}
@@ -162,3 +167,22 @@ def without_network() -> dict[str, str]:
     away = {**os.environ, "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     away.pop("TFDS_DATA_DIR", None)
     return away
+
+
+def rows_data(names=FRUIT, count=60, order=None, name="fruit") -> Data:
+    """Images of SIDE x SIDE; the class of `names[order[k]]` is bright in row k."""
+    row = np.arange(count) % len(names)
+    images = np.random.default_rng(0).integers(0, 60, (count, SIDE, SIDE, 1))
+    images[np.arange(count), row] += 150
+    labels = row if order is None else np.take(order, row)
+    split = Split.of_arrays(images.astype(np.uint8), labels)
+    return Data(name, "tfds", split, split, tuple(names))
+
+
+def rows_of(images: tf.Tensor, classes: int) -> tf.Tensor:
+    """Scores that are right on `rows_data` without an order: the mean of each of the first rows."""
+    return tf.reduce_mean(tf.cast(images, tf.float32), axis=(2, 3))[:, :classes]
+
+
+def spec(*, dtype=tf.float32, batch=None, side=SIDE) -> tf.TensorSpec:
+    return tf.TensorSpec([batch, side, side, 1], dtype, name="images")

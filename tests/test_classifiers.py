@@ -13,11 +13,12 @@ import tensorflow as tf
 from robust_tf import results
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Natural
+from robust_tf.evaluation import Evaluator, Natural
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import classifiers
-from robust_tf.studies import robustness
+from robust_tf.studies import comparison, confusions, robustness, sensor_map
+from tests.helpers import SIDE, rows_data, rows_of, spec
 
 HOT = standard_tests(("hot",))
 
@@ -257,7 +258,7 @@ def test_files_that_are_no_keras_models(tmp_path, exports):
             classifiers.load(path)
         assert str(caught.value).startswith(f"model={path}: expected a .keras file (")
         assert "\n" not in str(caught.value)
-    with pytest.raises(Unavailable, match="expected a model from images .* to scores"):
+    with pytest.raises(Unavailable, match=r"from one input of images .* to float scores"):
         classifiers.load(tmp_path / "flat.keras")
     with pytest.raises(InvalidArgument, match="signature=a: expected no value with a .keras file"):
         classifiers.load(exports / "saved.keras", signature="a")
@@ -274,3 +275,124 @@ def test_data_of_another_form_are_refused(exports, exported, small):
         features.check(small)
     with pytest.raises(InvalidArgument, match=r"dataset=mnist \(3\): expected .* of 10 classes"):
         classifier.check(dataclasses.replace(small, label_names=("a", "b", "c")))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "refused", "allowed"),
+    [
+        ("float32", (0.0, 1e39), (0.0, 1e38)),
+        ("float32", (-3e38, 3e38), (-1e38, 1e38)),
+        ("float32", (1.0, 1.00000001), (1.0, 1.001)),
+        ("float32", (0.0, 1e-300), (0.0, 1e-30)),
+        ("float32", (0.0, 1e-40), (-1e-3, 0.0)),
+        ("float64", (0.0, 1e39), (0.0, 255.0)),  # images are float32
+        ("float16", (0.0, 65536.0), (0.0, 60000.0)),
+        ("float16", (1000.0, 1000.1), (1000.0, 1001.0)),
+        ("bfloat16", (256.0, 256.5), (256.0, 260.0)),
+        ("uint8", (0.4, 0.6), (0.0, 1.0)),
+        ("uint8", (0.0, 255.4), (0.0, 255.0)),
+        ("int8", (-128.0, 128.0), (-128.0, 127.0)),
+        ("int32", (0.0, 2.0**31 - 1), (0.0, 2.0**30)),  # 2³¹ in float32
+        ("int64", (2.0**40, 2.0**40 + 1), (0.0, 2.0**40)),
+    ],
+)
+def test_a_range_is_one_in_the_type_of_the_input(exports, dtype, refused, allowed):
+    model = classifiers.load(exports / "exported")
+    model = dataclasses.replace(model, dtype=tf.as_dtype(dtype))
+    line = f"^input_range=.*: expected values of the model's input, {dtype}"
+    with pytest.raises(InvalidArgument, match=line):
+        model.with_range(refused)
+    ends = tf.cast(model.with_range(allowed).inputs(tf.constant([0.0, 1.0])), model.dtype)
+    low, high = (float(end) for end in tf.cast(ends, tf.float64))
+    assert low < high and np.isfinite(high - low)
+
+
+@pytest.mark.parametrize("input_range", [(0.0, 255.0), (-1.0, 1.0), (0.0, 0.5)], ids=str)
+def test_a_model_that_says_its_range_has_no_other(exported, input_range):
+    line = "expected 0,1, which the model has in its metadata$"
+    with pytest.raises(InvalidArgument, match=line):
+        classifiers.load(exported, input_range=input_range)
+    assert classifiers.load(exported, input_range=(0.0, 1.0)).input_range == (0, 1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Strict(keras.layers.Layer):
+    """Lets only values below a limit pass."""
+
+    def __init__(self, limit, **options):
+        super().__init__(**options)
+        self.limit = limit
+
+    def call(self, images):
+        with tf.control_dependencies([tf.debugging.assert_less(images, self.limit)]):
+            return tf.identity(images)
+
+    def get_config(self):
+        return super().get_config() | {"limit": self.limit}
+
+
+def scores_of(function):
+    return lambda images: {"scores": function(images)}
+
+
+def strict(folder, form: str, limit: float):
+    """A model that raises on a value that is not below the limit."""
+    if form == "saved":
+        function = scores_of(lambda images: rows_of(Strict(limit)(images), 3))
+        return save(folder / "m", serving_default=(function, spec()))
+    inputs = keras.Input((SIDE, SIDE, 1))
+    outputs = keras.layers.Dense(3)(keras.layers.Flatten()(Strict(limit)(inputs)))
+    keras.Model(inputs, outputs).save(folder / "m.keras")
+    return folder / "m.keras"
+
+
+@pytest.mark.parametrize("form", ["saved", "keras"])
+@pytest.mark.parametrize("limit", [0.0, 0.2, 0.99])
+def test_what_a_model_raises_is_one_line(tmp_path, form, limit):
+    """On natural images, or only where a pixel is hot."""
+    path, data = strict(tmp_path, form, limit), rows_data()
+    hot, options = Perturbation("hot", 1), {"output_dir": tmp_path / "r", "progress": False}
+    model = classifiers.load(path, argument="RUN")
+    for measured in (
+        lambda: robustness.write(model, data, [Natural(), hot], trials=1, seed=0, **options),
+        lambda: confusions.write(model, data, [hot], trials=1, seed=0, **options),
+        lambda: sensor_map.write(model, data, "hot", **options),
+        lambda: comparison.write(
+            [model, dataclasses.replace(model, name="b")], data, [Natural(), hot],
+            baseline=0, trials=1, seed=0, **options,
+        ),
+    ):  # fmt: skip
+        with pytest.raises(Unavailable) as error:
+            measured()
+        message = str(error.value)
+        assert message.startswith(f"RUN={path}: the model fails on the images (")
+        assert "\n" not in message and "x < y" in message, message
+
+
+def test_only_classifiers_fail_in_one_line():
+    def raises(images):
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        Evaluator(raises, rows_data().test).accuracy(Natural())
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [("bool", "float32"), ("float32", "int32"), ("float32", "bool")]
+)
+def test_both_forms_are_refused_in_the_same_words(tmp_path, inputs, outputs):
+    function = scores_of(lambda images: tf.cast(rows_of(images, 3), outputs))
+    path = save(tmp_path / "m", serving_default=(function, spec(dtype=tf.as_dtype(inputs))))
+    images = keras.Input((SIDE, SIDE, 1), dtype=inputs, name="images")
+    scores = keras.ops.cast(keras.layers.Flatten()(images), outputs)
+    keras.Model(images, scores).save(tmp_path / "m.keras")
+    wanted = "one input of images [B, H, W, C], floats or integers"
+    found = "images: bool [?, 6, 6, 1]"
+    if inputs != "bool":
+        wanted, found = "float scores of shape [B, classes]", f": {outputs} [?, "
+    with pytest.raises(InvalidArgument) as of_saved:
+        classifiers.load(path)
+    with pytest.raises(Unavailable) as of_keras:
+        classifiers.load(tmp_path / "m.keras")
+    for error in (of_saved, of_keras):
+        assert wanted in str(error.value) and found in str(error.value)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import unicodedata
 import warnings
 
 import keras
@@ -14,34 +15,13 @@ import tensorflow_datasets as tfds
 from robust_tf import data as data_lib
 from robust_tf import saved_models
 from robust_tf.data import Data, Split
+from robust_tf.data.classes import places
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Natural
 from robust_tf.perturbations import Perturbation
 from robust_tf.saved_models import classifiers, matched
 from robust_tf.studies import comparison, robustness, sensor_map
-from tests.helpers import check_one_line
-
-FRUIT = ("apple", "banana", "cherry")
-SIDE = 6
-
-
-def rows_data(names=FRUIT, count=60, order=None, name="fruit") -> Data:
-    """Images of SIDE x SIDE; the class of `names[order[k]]` is bright in row k."""
-    row = np.arange(count) % len(names)
-    images = np.random.default_rng(0).integers(0, 60, (count, SIDE, SIDE, 1))
-    images[np.arange(count), row] += 150
-    labels = row if order is None else np.take(order, row)
-    split = Split.of_arrays(images.astype(np.uint8), labels)
-    return Data(name, "tfds", split, split, tuple(names))
-
-
-def rows_of(images: tf.Tensor, classes: int) -> tf.Tensor:
-    """Scores that are right on `rows_data` without an order: the mean of each of the first rows."""
-    return tf.reduce_mean(tf.cast(images, tf.float32), axis=(2, 3))[:, :classes]
-
-
-def spec(*, dtype=tf.float32, batch=None, side=SIDE) -> tf.TensorSpec:
-    return tf.TensorSpec([batch, side, side, 1], dtype, name="images")
+from tests.helpers import FRUIT, SIDE, check_one_line, rows_data, rows_of, spec
 
 
 def save(folder, function, inputs, label_names=None):
@@ -136,6 +116,47 @@ def test_numbers_name_no_classes(fruit_model, tmp_path):
         assert accuracy(classifiers.load(numbers), rows_data("120", order=[2, 0, 1])) == 1
 
 
+LONG = tuple(f"a{place}" for place in range(10))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ((*LONG[:8], "a9", "a8"), "(class 8 is a8 instead of a9)"),
+        (LONG[:9], "(10 instead of 9)"),
+        ((*LONG[:9], "b"), "(class 9 is a9 instead of b)"),
+        (("a0", "a1", "a2", "a3", "x", *LONG[5:]), "(class 4 is a4 instead of x)"),
+        (("a0", "a1", "a2", "a3 ", *LONG[4:]), "(class 3 is 'a3' instead of 'a3 ')"),
+    ],
+)
+def test_lists_that_begin_alike_are_told_apart(names, said):
+    chosen = {"argument": "dataset", "value": "d", "other": "model m"}
+    if sorted(names) == sorted(LONG):
+        with pytest.warns(UserWarning, match=re.escape(said)):
+            assert places(LONG, names, **chosen) == [*range(8), 9, 8]
+    else:
+        with pytest.raises(InvalidArgument, match=re.escape(said)):
+            places(LONG, names, **chosen)
+
+
+def test_long_names_that_begin_alike_are_told_apart():
+    ends = ("y" * 40 + "A", "y" * 40 + "B")
+    with pytest.raises(InvalidArgument, match="class 0 is …yyyyA instead of …yyyyB"):
+        places(ends[:1], ends[1:], argument="dataset", value="d", other="model m")
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "\u00fcber", "\uac00", "\u00c5"])
+def test_accents_are_one_however_unicode_writes_them(name):
+    split = unicodedata.normalize("NFD", name)
+    assert split != name
+    chosen = {"argument": "dataset", "value": "d", "other": "model m"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert places(["a", name], ["a", split], **chosen) is None
+    with pytest.warns(UserWarning, match="another order"):
+        assert places(["a", name], [split, "a"], **chosen) == [1, 0]
+
+
 def store(folder, name: str, names, data: Data) -> None:
     """Prepares a TFDS dataset of the images of another."""
     images, labels = data.test.images.numpy(), data.test.labels.numpy()
@@ -163,6 +184,9 @@ def stored(tmp_path_factory):
     store(folder, "fruit_b", swapped, rows_data(swapped, order=[1, 2, 0]))
     store(folder, "cars", ["car", "bus", "tram"], rows_data())
     store(folder, "unknown", FRUIT, rows_data(order=[-1, -1, -1]))
+    store(folder, "numbers", ["0", "1", "2"], rows_data())
+    store(folder, "fruit_a_corrupted", ["0", "1", "2"], rows_data())
+    store(folder, "pair", ["no", "yes"], rows_data(["no", "yes"]))
     return str(folder)
 
 
@@ -181,6 +205,10 @@ def test_other_test_images_get_the_labels_of_the_dataset(stored):
         split = data_lib.load_test("fruit_b", like, data_dir=stored, same_classes=True)
         assert not right(split)
         assert right(data_lib.load_test("cars", like, data_dir=stored, same_classes=True))
+        assert right(data_lib.load_test("fruit_a_corrupted", like, data_dir=stored))
+    for name, of in (("numbers", like), ("fruit_a", data_lib.load("numbers", data_dir=stored))):
+        with pytest.warns(UserWarning, match="are taken in order: one has numbers for names"):
+            assert right(data_lib.load_test(name, of, data_dir=stored))
     with pytest.raises(InvalidArgument, match=r"^eval=cars \(car, bus, tram\): expected the class"):
         data_lib.load_test("cars", like, data_dir=stored)
     with pytest.raises(
@@ -195,6 +223,11 @@ def test_the_command_compares_classes(stored, fruit_model, in_process):
     check_one_line(done, 2, "--dataset=cars (car, bus, tram): expected the classes of model fruit")
     done = in_process(*flags, "--dataset=unknown", pipeline="pipelines.evaluate")
     check_one_line(done, 2, "expected labels from 0 to 2, not -1 as 60 have of 60")
+    asked = "--eval=hot,tfds:fruit_b,tfds:pair"
+    done = in_process(*flags, "--dataset=fruit_a", asked, pipeline="pipelines.evaluate")
+    assert done.returncode == 2 and "in another order" in done.stderr
+    line = f"error: {asked} with pair (2, (6, 6, 1)): expected a dataset of 3 classes"
+    assert done.stderr.splitlines()[-1].startswith(line), done.stderr
     done = in_process(
         *flags, "--dataset=cars", "--same_classes", "--eval=tfds:fruit_a",
         pipeline="pipelines.evaluate",
@@ -290,6 +323,25 @@ def test_a_likelier_range_is_named(tmp_path, made_for, asked):
         assert accuracy(classifiers.load(path, input_range=made_for), rows_data()) == 1
 
 
+def test_models_of_another_range_are_compared(tmp_path, stored, fruit_model, in_process):
+    path = save(tmp_path / "m", for_range(0.0, 255.0), spec())
+    flags = ("--dataset=fruit_a", f"--data_dir={stored}", "--trials=1", "--eval=dead")
+
+    def compare(*runs):
+        return in_process(*flags, *map(str, runs), pipeline="pipelines.compare")
+
+    done = compare(path, fruit_model)
+    assert done.returncode == 0 and "made for --input_range=0,255" in done.stderr, done.stderr
+    done = compare(path, fruit_model, "--input_range=0,255")
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    (natural,) = (line for line in done.stdout.splitlines() if line.startswith("natural  100.00"))
+    assert natural.count("100.00 [") == 2
+    done = compare(fruit_model, fruit_model, "--input_range=0,255")
+    check_one_line(done, 2, "--input_range=0.0,255.0: expected no value without a third-party mod")
+    done = compare(path, fruit_model, "--input_range=0,1e39")
+    check_one_line(done, 2, "--input_range=0.0,1e+39: expected values of the model's input, float")
+
+
 def test_no_range_is_named_without_need(tmp_path, fruit_model):
     strict = save(tmp_path / "strict", for_range(0.0, 1.0, strict=True), spec())
     poor = save(tmp_path / "poor", lambda images: rows_of(-images, 3), spec())
@@ -329,6 +381,30 @@ def test_one_score_is_that_of_the_second_of_two_classes(tmp_path, form, activati
     np.testing.assert_allclose(found, np.stack([1 - expected, expected], axis=1), atol=1e-6)
     with pytest.raises(InvalidArgument, match=r"=fruit \(3\): expected a dataset of 1 or 2 class"):
         classifier.check(rows_data())
+
+
+@pytest.mark.parametrize(
+    ("squashed", "logit"),
+    [
+        (keras.ops.sigmoid, None),
+        (keras.activations.sigmoid, None),
+        (lambda z: 1 / (1 + keras.ops.exp(-z)), None),
+        (lambda z: keras.layers.Rescaling(0.5)(keras.ops.tanh(z)) + 0.5, None),
+        (keras.layers.Activation("sigmoid"), False),
+        (lambda z: z, True),
+        (lambda z: keras.layers.Activation("linear")(keras.ops.sigmoid(z)), None),
+        (keras.layers.Activation("linear"), None),
+        (lambda z: keras.ops.reshape(z, (-1, 1)), None),
+    ],
+)
+def test_one_score_is_what_makes_the_output_not_the_last_layer(tmp_path, squashed, logit):
+    """Far from a half, where a probability taken for a logit would always be the second class."""
+    inputs = keras.Input((SIDE, SIDE, 1))
+    before = single(inputs, "linear")
+    keras.Model(inputs, squashed(before.outputs[0])).save(tmp_path / "m.keras")
+    classifier = classifiers.load(tmp_path / "m.keras")
+    assert classifier.logit is logit
+    assert accuracy(classifier, rows_data(("no", "yes"))) == 1
 
 
 @pytest.mark.parametrize("form", ["saved", "keras"])

@@ -183,14 +183,22 @@ def test_a_model_is_found_with_and_without_its_version(trained, tmp_path):
     assert saved_models.find("model", f"{tmp_path}/run/") == second
     assert saved_models.find("model", first) == first
     (tmp_path / "empty").mkdir()
-    for missing in (tmp_path / "empty", tmp_path / "none", first / "saved_model.pb"):
+    for name in ("model.h5", "a.hdf5", "notes.txt", "saved_model"):
+        (tmp_path / name).write_text("")
+    directory = "expected the directory of a SavedModel, with or without its version"
+    for missing, problem in (
+        ("empty", directory),
+        ("none", f"there is no such folder; {directory}"),
+        ("none.h5", f"there is no such folder; {directory}"),
+        (first / "saved_model.pb", f"this is a file of a SavedModel; name its folder, {first}"),
+        ("notes.txt", f"this is a file; {directory}"),
+        ("saved_model", f"this is a file; {directory}"),
+        ("model.h5", "this is a file in HDF5; load it in Keras and save it as a .keras file"),
+        ("a.hdf5", "this is a file in HDF5; load it in Keras and save it as a .keras file"),
+    ):
         with pytest.raises(Unavailable) as caught:
-            saved_models.find("pretrained", missing)
-        absent = "there is no such folder; " if missing.name == "none" else ""
-        assert str(caught.value) == (
-            f"pretrained={missing}: {absent}expected the directory of a SavedModel, with or "
-            "without its version"
-        )
+            saved_models.find("pretrained", tmp_path / missing)
+        assert str(caught.value) == f"pretrained={tmp_path / missing}: {problem}"
 
 
 def test_a_fingerprint_tells_models_apart(trained, exported, tmp_path):
@@ -265,14 +273,35 @@ def test_a_damaged_export_says_which_file_and_what_to_do(exported, tmp_path, nam
             classifiers.load(folder.parent)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"training": []}', '{"label_names": {}}', "1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]", "{", '{"training": []}', '{"label_names": {}}', "1",
+        '{"label_names": [1, "a", null]}', '{"label_names": [["a"]]}', '{"label_names": []}',
+        '{"training": {"dataset": 5}}', '{"training": {"strategy": null}}',
+        '{"training": {"train_perturb": "foo"}}', '{"training": {"train_perturb": "hot,foo"}}',
+        '{"training": {"train_perturb": 3}}', '{"training": {"train_level": "x"}}',
+        '{"training": {"epochs": [1]}}', '{"input": {"range": 1}}', '{"input": {"range": [1]}}',
+        '{"input": {"range": ["a", 1]}}', '{"input": {"range": [1, 0]}}',
+    ],
+)  # fmt: skip
 def test_odd_metadata_of_an_earlier_version_is_one_line(exported, tmp_path, text):
     folder = tmp_path / "1"
     shutil.copytree(exported, folder)
     (folder / "assets.extra" / "checksums.json").unlink()
     (folder / "assets.extra" / "metadata.json").write_text(text)
-    with pytest.raises(Unavailable, match="assets.extra/metadata.json is damaged; remove the fol"):
-        saved_models.metadata(folder)
+    for argument in ("saved_model", "model"):
+        line = f"^{argument}=.*assets.extra/metadata.json is damaged; remove the fol"
+        with pytest.raises(Unavailable, match=line):
+            saved_models.metadata(folder, argument)
+
+
+@pytest.mark.parametrize("perturb", ["none", "all", "hot", "hot,dead", "noise"])
+def test_metadata_of_whatever_is_trained_with_are_sound(tmp_path, perturb):
+    found = {"label_names": ["a"], "training": {"train_perturb": perturb, "train_level": 0.5}}
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "metadata.json").write_text(json.dumps(found))
+    assert saved_models.metadata(tmp_path) == found
 
 
 def test_what_was_added_to_an_export_does_no_harm(exported, tmp_path):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from robust_tf import models, runs
 from robust_tf.data import Data, Split
-from robust_tf.errors import Unavailable
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator, Natural, evaluate, examples, measures
 from robust_tf.perturbations import Perturbation
 from robust_tf.runs import stages
@@ -110,6 +110,20 @@ def test_measures_take_what_is_not_finite(value):
     for given in (scores, measures.probabilities(scores)):
         assert measures.calibration_error(given, np.zeros(7, int)) == 0
         assert measures.brier_score(given, np.zeros(7, int)) == 1
+
+
+@pytest.mark.parametrize("label", [-1, 3, 10, 255])
+@pytest.mark.parametrize("measure", [measures.calibration_error, measures.brier_score])
+def test_measures_refuse_labels_that_are_no_class(measure, label):
+    line = f"^labels: expected labels from 0 to 2, not {label} as 2 have of 7$"
+    with pytest.raises(InvalidArgument, match=line):
+        measure(np.full((7, 3), 1 / 3), np.array([0, 1, 2, label, label, 0, 0]))
+
+
+@pytest.mark.parametrize("name", ["nan_u8/00000042", "a model", "testing"])
+def test_the_line_begins_with_the_models_name(data, name):
+    with pytest.warns(UserWarning, match=f"^{name}: scores of 10 of 40 images are not finite"):
+        evaluate(right_but(NAN), data.test, [Natural()], trials=1, label=f"testing {name}")
 
 
 def save_spoilt(folder, **options):
@@ -225,11 +239,12 @@ def test_a_diverging_command_ends_with_one_line(in_process):
 @pytest.mark.parametrize(
     ("unanswered", "accuracy", "loss", "said"),
     [
-        (0, 0.10, 2.3, "ended at chance level: 10.00%"),
-        (0, 0.02, 2.3, "ended at chance level: 2.00%"),
+        (0, 0.10, 2.3, "ended near chance: 10.00%"),
+        (0, 0.02, 2.3, "ended near chance: 2.00%"),
         (0, 0.30, 1e30, "ended with a loss of 1e\\+30, and 30.00%"),
         (7, 0.80, 0.2, "scores of 7 of 100 natural test images are not finite"),
-        (0, 0.11, 2.3, None),
+        (0, 0.11, 2.3, "ended near chance: 11.00%"),
+        (0, 0.30, 2.3, None),
         (0, 0.99, 5.0, None),
     ],
 )

@@ -1,9 +1,11 @@
 """Lists of classes of two origins, a model's and a dataset's say: the same classes or not.
 
-Classes are known by their names, whatever their order. TFDS gives a dataset without names the
-numbers from 0 on; they name nothing.
+Classes are known by their names, whatever their order and however Unicode writes their accents.
+TFDS gives a dataset without names the numbers from 0 on; they name nothing.
 """
 
+import os
+import unicodedata
 import warnings
 from collections.abc import Sequence
 
@@ -42,24 +44,45 @@ def places(
     Raises:
         InvalidArgument: if the lists have different classes.
     """
-    if list(names) == list(like):
+    names, like = ([unicodedata.normalize("NFC", one) for one in two] for two in (names, like))
+    if names == like:
         return None
+    found = _difference(names, like)
     if len(names) == len(set(names)) and sorted(names) == sorted(like):
-        order = f"{listed(names)} instead of {listed(like)}"
+        order = f"{listed(names)} instead of {listed(like)}{found}"
         warnings.warn(
             f"{other} has the classes of {value} in another order, {order}: matched by name",
             stacklevel=3,
         )
-        return [list(names).index(name) for name in like]
+        return [names.index(name) for name in like]
     if len(names) == len(like) and (numbered(names) or numbered(like)):
         warnings.warn(
             f"the classes of {other} ({listed(names)}) and of {value} ({listed(like)}) "
-            "are taken in order: one has numbers for names",
+            f"are taken in order: one has numbers for names{found}",
             stacklevel=3,
         )
         return None
-    expected = f"the classes of {other}, {listed(names)}; or --same_classes if they are the same"
+    expected = (
+        f"the classes of {other}, {listed(names)}{found}; or --same_classes if they are the same"
+    )
     raise InvalidArgument(argument, f"{value} ({listed(like)})", expected)
+
+
+def _difference(names: Sequence[str], like: Sequence[str]) -> str:
+    """The first names that differ, of lists that look the same where they are `listed`."""
+    if listed(names) != listed(like):
+        return ""
+    if len(names) != len(like):
+        return f" ({len(names)} instead of {len(like)})"
+    place = next(place for place, name in enumerate(names) if name != like[place])
+    first, second = names[place], like[place]
+    start = len(os.path.commonprefix([first, second]))
+    if start < _CHARACTERS // 2:
+        start = 0
+    shown = [listed([f"…{one[start - 4 :]}" if start else one]) for one in (first, second)]
+    if shown[0] == shown[1]:  # in spaces, or in what is not seen
+        shown = [listed([ascii(one[start:])]) for one in (first, second)]
+    return f" (class {place} is {shown[0]} instead of {shown[1]})"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -71,7 +94,9 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join([*shown, "…"] if len(names) > _SHOWN else shown)
 
 
-def check_labels(labels: np.ndarray, classes: int, *, argument: str, value: str) -> None:
+def check_labels(
+    labels: np.ndarray, classes: int, *, argument: str, value: str | None = None
+) -> None:
     """Raises `InvalidArgument` if a label is none of so many classes, such as -1 for unknown."""
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):

@@ -30,8 +30,9 @@ def load_test(
 
     Returns:
         The test split, with the divisor of that of `like` and the labels that its classes have
-        there: classes in another order are matched by name, with a warning. Where TFDS has no
-        names for them, as for cifar10_corrupted, they are taken in order.
+        there: classes in another order are matched by name, with a warning. Where one of the two
+        has only numbers for names they are taken in order, with a warning, but for TFDS's
+        corrupted variant of `like`.
 
     Raises:
         InvalidArgument: if the name is unknown, or the images have another shape than those
@@ -53,13 +54,19 @@ def load_test(
         raise InvalidArgument("eval", name, "a TFDS dataset with a split test")
     split = read_split(builder, test, data_dir)
     check_labels(split.labels.numpy(), label.num_classes, argument="eval", value=name)
-    if not (same_classes or numbered(label.names)):
+    corrupted = builder.name == _corrupted(like) and numbered(label.names)
+    if not (same_classes or corrupted):
         named = {"argument": "eval", "value": name, "other": f"the dataset {like.name}"}
         order = places(like.label_names, label.names, **named)
         if order is not None:
             split = Split.of_arrays(split.images.numpy(), np.take(order, split.labels.numpy()))
     split = dataclasses.replace(split, divisor=like.test.divisor)
     return split if test_examples is None else split.first(test_examples)
+
+
+def _corrupted(like: Data) -> str:
+    """What TFDS calls the corrupted variant of a dataset."""
+    return f"{like.name.partition(':')[0]}_corrupted"
 
 
 def prepared_corruptions(like: Data, data_dir: str | None = None) -> list[str]:
@@ -76,7 +83,7 @@ def prepared_corruptions(like: Data, data_dir: str | None = None) -> list[str]:
         InvalidArgument: if TFDS has no such variant.
         Unavailable: if none of them is prepared.
     """
-    variant = f"{like.name.partition(':')[0]}_corrupted"
+    variant = _corrupted(like)
     try:
         names = [config.name for config in tfds.builder_cls(variant).BUILDER_CONFIGS]
     except (tfds.core.DatasetNotFoundError, ValueError):

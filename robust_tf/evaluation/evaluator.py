@@ -22,6 +22,7 @@ from robust_tf.data import Split
 from robust_tf.evaluation.conditions import Condition, trial_seed
 from robust_tf.perturbations import example_seeds
 from robust_tf.progress import Bar
+from robust_tf.saved_models import answering
 
 # The predicted class of an image whose scores are not all finite: it has no answer, which is wrong.
 NO_ANSWER = -1
@@ -115,11 +116,16 @@ class Evaluator:
         return sum(count for count, _ in self._unanswered.values())
 
     def warn_of_unanswered(self, name: str = "the model") -> None:
-        """Says in one line how many images had no answer, if any; `name` is the model's."""
+        """Says in one line how many images had no answer, if any.
+
+        Args:
+            name: the model's, or a progress bar's label, "testing <name>".
+        """
         if not self.unanswered():
             return
         worst = max(self._unanswered, key=lambda one: np.divide(*self._unanswered[one]))
         count, tested = self._unanswered[worst]
+        name = name.removeprefix("testing ")
         total = sum(tested for _, tested in self._unanswered.values())
         warnings.warn(
             f"{name}: scores of {self.unanswered():,} of {total:,} images are not finite, "
@@ -137,7 +143,8 @@ class Evaluator:
         weights = [tf.convert_to_tensor(variable) for variable in variables]
         seed = tf.constant(trial_seed(self._seed, trial))
         split = condition.split(self._split)
-        right, classes, scores = self._traced[trace](weights, condition, split, seed)
+        with answering(self._model):
+            right, classes, scores = self._traced[trace](weights, condition, split, seed)
         unanswered = int(np.count_nonzero(classes.numpy() == NO_ANSWER))
         before, tested = self._unanswered.get(condition, (0, 0))
         self._unanswered[condition] = (before + unanswered, tested + len(split))

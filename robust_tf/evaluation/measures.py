@@ -19,6 +19,8 @@ import scipy.special
 import scipy.stats
 from numpy.typing import ArrayLike
 
+from robust_tf.data.classes import check_labels
+
 BINS = 15
 _LEVEL = 0.95
 
@@ -106,7 +108,11 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
     Returns:
         A number in [0, 1]; 0 is best.
+
+    Raises:
+        InvalidArgument: if a label is no class.
     """
+    check_labels(np.asarray(labels), probabilities.shape[1], argument="labels")
     probabilities = _finite(probabilities)
     confidence = probabilities.max(axis=1)
     right = (probabilities.argmax(axis=1) == labels) & (confidence > 0)
@@ -118,11 +124,12 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """The Brier score: mean over images of Σₖ (pₖ - [k is the label])².
 
-    Arguments as in `calibration_error`.
+    Arguments and errors as in `calibration_error`.
 
     Returns:
         A number in [0, 2]; 0 is best, and an image without an answer adds 1.
     """
+    check_labels(np.asarray(labels), probabilities.shape[1], argument="labels")
     errors = _finite(probabilities).astype(np.float64)
     errors[np.arange(len(labels)), labels] -= 1
     return float((errors**2).sum(axis=1).mean())

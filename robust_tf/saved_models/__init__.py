@@ -4,7 +4,7 @@ A third-party classifier is a function from images to scores here, too.
 """
 
 from robust_tf.saved_models import classifiers
-from robust_tf.saved_models.classifiers import Classifier
+from robust_tf.saved_models.classifiers import Classifier, answering
 from robust_tf.saved_models.exports import (
     EXAMPLE,
     EXTRA,
@@ -28,6 +28,7 @@ __all__ = [
     "EXTRA",
     "ROBUSTNESS",
     "add_robustness",
+    "answering",
     "check",
     "classifiers",
     "export",

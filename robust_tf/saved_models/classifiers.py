@@ -3,16 +3,19 @@
 This package's own reload as Keras models by `saved_models.load`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from robust_tf.data import Data
@@ -24,6 +27,12 @@ from robust_tf.saved_models import exports
 _PREFERRED = ("serving_default", "probabilities")
 # How much of what a model has is shown where nothing fits.
 _CHARACTERS = 300
+# What is asked of a model's input and of its output.
+_IMAGES = "one input of images [B, H, W, C], floats or integers"
+_SCORES = "float scores of shape [B, classes]"
+# How lines begin that say where a model has raised, and what colours them.
+_FRAME = ("Graph execution error", "Exception encountered", "Detected at node", "File ", "<stack")
+_COLOURS = re.compile("\x1b\\[\\d*m")
 
 Function = Callable[[tf.Tensor], tf.Tensor]
 
@@ -48,6 +57,7 @@ class Classifier:
         logit: whether a single score is a logit, not a probability; None where it does not say.
         same_classes: whether its classes are those of any dataset, whatever their names.
         order: where `matched` has put scores in another order, the places they come from.
+        argument: what errors call `path`.
     """
 
     path: Path
@@ -65,6 +75,7 @@ class Classifier:
     logit: bool | None = None
     same_classes: bool = False
     order: tuple[int, ...] | None = None
+    argument: str = "model"
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """The scores of a batch; callable in a graph."""
@@ -83,9 +94,41 @@ class Classifier:
         return tf.cast(tf.round(values), self.dtype) if self.dtype.is_integer else values
 
     def takes(self, input_range: tuple[float, float]) -> bool:
-        """Whether the type of its input has such values."""
-        low, high = input_range
-        return not self.dtype.is_integer or self.dtype.min <= low < high <= self.dtype.max
+        """Whether its input has such values: finite, different, and whole for integers."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            # As `inputs` computes them, and as the model then sees them.
+            ends = np.asarray([*input_range, input_range[1] - input_range[0]], np.float32)
+            if not self.dtype.is_integer:
+                ends = ends.astype(self.dtype.as_numpy_dtype).astype(np.float64)
+        low, high, reach = map(float, ends)
+        if self.dtype.is_integer:
+            whole = all(float(end).is_integer() for end in input_range)
+            return whole and self.dtype.min <= low < high <= self.dtype.max
+        smallest = float(np.finfo(np.float32).tiny)  # below, TensorFlow computes with 0
+        return low < high and smallest <= reach < math.inf
+
+    def with_range(self, input_range: tuple[float, float]) -> "Classifier":
+        """The same with other values of black and white in its input.
+
+        Raises:
+            InvalidArgument: if the input cannot have them, or the model's metadata have others.
+        """
+        own = self.metadata.get("input", {}).get("range")
+        if own is not None and [*input_range] != own:
+            expected = "{:g},{:g}, which the model has in its metadata".format(*own)
+            raise InvalidArgument("input_range", list(input_range), expected)
+        if not self.takes(input_range):
+            form = ": two finite numbers, the lower first, that differ there"
+            if self.dtype.is_integer:
+                form = f" from {self.dtype.min} to {self.dtype.max}: whole, the lower first"
+            expected = f"values of the model's input, {self.dtype.name}{form}"
+            raise InvalidArgument("input_range", list(input_range), expected)
+        return dataclasses.replace(self, input_range=input_range)
+
+    def scores(self, images: tf.Tensor) -> np.ndarray:
+        """The scores of a batch as an array; what the model raises becomes `Unavailable`."""
+        with answering(self):
+            return self(images).numpy()
 
     def check(self, data: Data) -> None:
         """Raises `InvalidArgument` if the model has another form than a dataset.
@@ -98,7 +141,7 @@ class Classifier:
                 expected = f"a dataset of images of shape {self.image_shape}"
                 raise InvalidArgument("dataset", f"{data.name} {data.image_shape}", expected)
         # Some models do not say how many scores they return.
-        scores = None if self.classes else self(data.test.images_at(tf.range(1)))
+        scores = None if self.classes else self.scores(data.test.images_at(tf.range(1)))
         classes = self.classes if scores is None else int(scores.shape[-1])
         if classes != len(data.label_names) and (classes, len(data.label_names)) != (1, 2):
             expected = f"a dataset of {'1 or 2' if classes == 1 else classes} classes"
@@ -141,7 +184,7 @@ def load(
         Unavailable: if there is no such model.
     """
     path = Path(path)
-    if input_range is not None:
+    if input_range is not None:  # before a model is loaded
         low, high = input_range
         if not (low < high and math.isfinite(high - low)):
             expected = "two numbers, the lower first, such as 0,255"
@@ -152,14 +195,38 @@ def load(
         found = _keras(path, argument)
     else:
         found = _saved_model(exports.find(argument, path), signature, output, argument)
-    found = dataclasses.replace(found, same_classes=same_classes)
+    found = dataclasses.replace(found, same_classes=same_classes, argument=argument)
     if input_range is None:
         return dataclasses.replace(found, input_range=_usual_range(found.dtype))
-    if not found.takes(input_range):
-        ends = f"{found.dtype.min} to {found.dtype.max}"
-        expected = f"values of the model's input, {found.dtype.name} from {ends}"
-        raise InvalidArgument("input_range", list(input_range), expected)
-    return dataclasses.replace(found, input_range=input_range)
+    return found.with_range(input_range)
+
+
+@contextlib.contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """While a model answers: what a classifier raises becomes one line.
+
+    Args:
+        model: a `Classifier`; errors of anything else are not touched.
+
+    Raises:
+        Unavailable: if the classifier raises, because it checks its input say.
+    """
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, InvalidArgument, Unavailable):
+        raise
+    except Exception as error:  # whatever a third-party model raises
+        if not isinstance(model, Classifier):
+            raise
+        problem = f"the model fails on the images ({_own_words(error)})"
+        raise Unavailable(model.argument, model.path, problem) from error
+
+
+def _own_words(error: Exception) -> str:
+    """The line of an error that says what is wrong, after those of TensorFlow and Keras."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines()]
+    own = [line for line in lines if line and not line.startswith(_FRAME)]
+    return one_line(RuntimeError(own[0])) if own else one_line(error)
 
 
 def _usual_range(dtype: tf.DType) -> tuple[float, float]:
@@ -180,11 +247,9 @@ def _saved_model(
         if "add_slot" in problem:
             problem += "; Keras 2 has to save it with include_optimizer=False"
         raise Unavailable(argument, folder, problem) from error
-    form = "one input of images [B, H, W, C]"
-    chosen = _choose("signature", signature, signatures, _takes_images, form, _of_signature)
+    chosen = _choose("signature", signature, signatures, _takes_images, _IMAGES, _of_signature)
     outputs = signatures[chosen].structured_outputs
-    form = "float scores of shape [B, classes]"
-    scores = _choose("output", output, outputs, _has_scores, form, _of_spec)
+    scores = _choose("output", output, outputs, _has_scores, _SCORES, _of_spec)
     ((name, spec),) = signatures[chosen].structured_input_signature[1].items()
 
     def function(images: tf.Tensor) -> tf.Tensor:
@@ -204,7 +269,7 @@ def _saved_model(
         classes=_dimensions(outputs[scores], 2)[1],
         function=_in_batches(function, size, outputs[scores].dtype) if size else function,
         input_range=(0.0, 1.0),
-        metadata=exports.metadata(folder),
+        metadata=exports.metadata(folder, argument),
         dtype=spec.dtype,
     )
 
@@ -215,10 +280,16 @@ def _keras(path: Path, argument: str) -> Classifier:
     except Exception as error:  # whatever a damaged file makes Keras raise
         raise Unavailable(argument, path, f"expected a .keras file ({one_line(error)})") from error
     inputs, outputs = (getattr(model, side, None) or [] for side in ("inputs", "outputs"))
-    if [len(one.shape) for one in inputs] != [4] or [len(one.shape) for one in outputs] != [2]:
-        expected = "a model from images [B, H, W, C] to scores [B, classes]"
-        found = " to ".join(_all(map(_of_tensor, side)) for side in (inputs, outputs))
-        raise Unavailable(argument, path, f"expected {expected}, not from {found}")
+    specs = [tf.TensorSpec(one.shape, one.dtype, one.name) for one in (*inputs, *outputs)]
+    if (
+        (len(inputs), len(outputs)) != (1, 1)
+        or not (specs[0].shape.rank == 4 and _has_values(specs[0]))
+        or not (specs[1].shape.rank == 2 and _has_scores(specs[1]))
+    ):
+        described = [_of_spec(one.name, one) for one in specs]
+        sides = described[: len(inputs)], described[len(inputs) :]
+        problem = f"expected a model from {_IMAGES} to {_SCORES}, not from"
+        raise Unavailable(argument, path, f"{problem} {' to '.join(map(_all, sides))}")
     (size, *shape), (_, classes) = inputs[0].shape, outputs[0].shape
 
     def function(images: tf.Tensor) -> tf.Tensor:
@@ -227,8 +298,6 @@ def _keras(path: Path, argument: str) -> Classifier:
         (scores,) = keras.tree.flatten(model(asked, training=False))
         return scores
 
-    activation = getattr(model.layers[-1], "activation", None)
-    known = {keras.activations.sigmoid: False, keras.activations.linear: True}
     return Classifier(
         path=path,
         name=path.name,
@@ -242,8 +311,19 @@ def _keras(path: Path, argument: str) -> Classifier:
         input_range=(0.0, 1.0),
         metadata={},
         dtype=tf.as_dtype(inputs[0].dtype),
-        logit=known.get(activation),
+        logit=_is_logit(outputs[0]),
     )
+
+
+def _is_logit(output: Any) -> bool | None:
+    """Whether the layer that makes an output gives logits; None where it does not say."""
+    layer = getattr(getattr(output, "_keras_history", None), "operation", None)
+    if layer is None or type(layer) not in (keras.layers.Dense, keras.layers.Activation):
+        return None  # an operation, or a layer that may do more after its activation
+    if layer.activation == keras.activations.sigmoid:
+        return False
+    plain = type(layer) is keras.layers.Dense and layer.activation == keras.activations.linear
+    return True if plain else None  # `Activation("linear")` passes on what is before it
 
 
 def _in_batches(function: Function, size: int, dtype: tf.DType) -> Function:
@@ -302,13 +382,13 @@ def _of_spec(name: str, spec: Any) -> str:
     return f"{name}: {spec.dtype.name} {shape}"
 
 
-def _of_tensor(tensor: keras.KerasTensor) -> str:
-    return _of_spec(tensor.name, tf.TensorSpec(tensor.shape, tensor.dtype))
-
-
 def _all(found: Iterable[str]) -> str:
     text = ", ".join(found) or "none"
     return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"
+
+
+def _has_values(images: Any) -> bool:
+    return images.dtype.is_floating or images.dtype.is_integer
 
 
 def _has_scores(output: Any) -> bool:

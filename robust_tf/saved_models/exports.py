@@ -27,6 +27,7 @@ from robust_tf.files import (
     replacing,
     sweep_versions,
 )
+from robust_tf.perturbations import KINDS
 from robust_tf.saved_models import image_files, signatures, warmup
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
@@ -228,6 +229,12 @@ def find(argument: str, path: str | os.PathLike) -> Path:
     expected = "expected the directory of a SavedModel, with or without its version"
     if not path.exists():
         expected = f"there is no such folder; {expected}"
+    elif path.name == "saved_model.pb":
+        expected = f"this is a file of a SavedModel; name its folder, {path.parent}"
+    elif path.suffix in (".h5", ".hdf5"):
+        expected = "this is a file in HDF5; load it in Keras and save it as a .keras file"
+    elif path.is_file():
+        expected = f"this is a file; {expected}"
     raise Unavailable(argument, path, expected)
 
 
@@ -263,11 +270,12 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
     return model
 
 
-def metadata(folder: str | os.PathLike) -> dict[str, Any]:
+def metadata(folder: str | os.PathLike, argument: str = "saved_model") -> dict[str, Any]:
     """What an export says of itself; empty for a third-party SavedModel.
 
     Args:
         folder: a version's folder.
+        argument: the name of the argument that chose it, for the error.
 
     Returns:
         `label_names`, `input`, `training` and `versions`, as `export` wrote them.
@@ -279,13 +287,30 @@ def metadata(folder: str | os.PathLike) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes()) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise _damaged("saved_model", folder, str(_METADATA), "damaged") from error
-    parts = {"label_names": list, "input": dict, "training": dict, "versions": dict}
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name, kind()), kind) for name, kind in parts.items()
-    ):
-        raise _damaged("saved_model", folder, str(_METADATA), "damaged")
+        raise _damaged(argument, folder, str(_METADATA), "damaged") from error
+    if not (isinstance(found, dict) and _is_metadata(found)):
+        raise _damaged(argument, folder, str(_METADATA), "damaged")
     return found
+
+
+def _is_metadata(found: dict[str, Any]) -> bool:
+    """Whether the parts that there are have what `export` writes."""
+    parts = {"label_names": list, "input": dict, "training": dict, "versions": dict}
+    if not all(isinstance(found.get(name, kind()), kind) for name, kind in parts.items()):
+        return False
+    label_names, training = found.get("label_names", ["0"]), found.get("training", {})
+    level, ends = training.get("train_level"), found.get("input", {}).get("range", [0, 1])
+    texts = [training.get(name, "none") for name in ("dataset", "strategy", "train_perturb")]
+    return (
+        all(isinstance(one, str) for one in [*label_names, *texts])
+        and len(label_names) > 0
+        and all(isinstance(one, str | float | int | None) for one in training.values())
+        and set(texts[2].split(",")) <= {"none", "all", *KINDS}
+        and isinstance(level, float | int | None)
+        and isinstance(ends, list)
+        and [type(end) in (float, int) for end in ends] == [True, True]
+        and ends[0] < ends[1]
+    )
 
 
 def add_robustness(folder: str | os.PathLike, summary: pd.DataFrame) -> None:

@@ -6,12 +6,12 @@ What a third-party model does not say, its answers to the first test images tell
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from robust_tf.data import Data, classes
+from robust_tf.errors import Unavailable
 from robust_tf.saved_models.classifiers import Classifier
 
 # Usual values of black and white.
@@ -25,8 +25,8 @@ def matched(classifier: Classifier, data: Data) -> Classifier:
 
     Where the model names its classes, they are compared with the dataset's, unless it was loaded
     with `same_classes`. One score on a dataset of two classes is taken as that of the second: a
-    probability p, so that the scores are 1 - p and p, or a logit where the model's last
-    activation says so or where a score of the first test images is outside [0, 1].
+    probability p, so that the scores are 1 - p and p, or a logit where the layer that makes
+    it says so or else where a score of the first test images is outside [0, 1].
 
     A warning says if a third-party model classifies the first 256 natural test images far better
     with other values of black and white than with `input_range`.
@@ -37,6 +37,7 @@ def matched(classifier: Classifier, data: Data) -> Classifier:
 
     Raises:
         InvalidArgument: if it takes images of another shape or has other classes.
+        Unavailable: if it raises on them.
     """
     classifier.check(data)
     if classifier.classes == 1 and len(data.label_names) == 2:
@@ -67,7 +68,7 @@ def _reordered(
 def _two_classes(classifier: Classifier, data: Data) -> Classifier:
     before, logit = classifier.function, classifier.logit
     if logit is None:
-        first = classifier(_first(data)).numpy()
+        first = classifier.scores(_first(data))
         logit = bool(((first < 0) | (first > 1)).any())
 
     def function(images: tf.Tensor) -> tf.Tensor:
@@ -85,8 +86,8 @@ def _check_range(classifier: Classifier, data: Data) -> None:
     images = _first(data)
     labels = data.test.labels.numpy()[:_FIRST]
 
-    def right(model: Callable[[tf.Tensor], tf.Tensor]) -> float:
-        scores = model(images).numpy().astype(np.float32)
+    def right(model: Classifier) -> float:
+        scores = model.scores(images).astype(np.float32)
         return float(((scores.argmax(axis=-1) == labels) & np.isfinite(scores).all(axis=-1)).mean())
 
     # Four standard errors of the difference of two accuracies, whatever these are.
@@ -99,7 +100,7 @@ def _check_range(classifier: Classifier, data: Data) -> None:
         if ends != classifier.input_range and classifier.takes(ends):
             try:
                 others[ends] = right(dataclasses.replace(classifier, input_range=ends))
-            except tf.errors.OpError:  # a model may check the values of its input
+            except Unavailable:  # a model may check the values of its input
                 continue
     best = max(others, key=lambda ends: others[ends], default=None)
     if best is not None and others[best] >= own + far:

@@ -21,7 +21,7 @@ from robust_tf.files import digest, file_name, locked, prepare_directory, writin
 from robust_tf.progress import Bar
 from robust_tf.results import figures
 from robust_tf.results.labels import model_names, training_of
-from robust_tf.saved_models import Classifier, matched
+from robust_tf.saved_models import Classifier, answering, matched
 
 # Values of a defective pixel that have a name.
 DEFECTS = {"hot": 1.0, "dead": 0.0}
@@ -260,7 +260,8 @@ def write(
     with locked(prepare_directory("output_dir", folder)):
         for name, model in zip(model_names(both), both):
             label = f"mapping {name}" if progress else None
-            found = measure(model, data.test, defect, label)
+            with answering(model):
+                found = measure(model, data.test, defect, label)
             unanswered = int((found.predictions == evaluation.NO_ANSWER).sum())
             if unanswered:
                 warnings.warn(
