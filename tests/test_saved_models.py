@@ -323,3 +323,8 @@ def test_versions_of_a_killed_export_are_removed_and_no_others(exported, tmp_pat
     saved_models.remove_marked(directory, "mine")
     assert sorted(path.name for path in directory.iterdir()) == [".notes", "2", "3"]
     saved_models.remove_marked(tmp_path / "absent", "mine")
+
+
+def test_all_folders_of_an_export_are_as_open_as_the_umask_says(exported):
+    modes = {path.stat().st_mode for path in [exported, *exported.rglob("*")] if path.is_dir()}
+    assert len(modes) == 1

@@ -8,6 +8,7 @@ is, and is what transfer learning starts from. A run's exports lie in
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,8 @@ def export(
             (temporary / EXAMPLE).write_bytes(png)
         with for_tensorflow(temporary) as plain:
             warmup.write(plain / EXTRA, directory.name, requests)
+        for inside in (path for path in temporary.rglob("*") if path.is_dir()):
+            shutil.copymode(temporary, inside)  # TensorFlow's are closed to the group
         checksums = json.dumps({"mark": mark, "files": _digests(temporary)}, indent=2)
         (temporary / _CHECKSUMS).write_text(f"{checksums}\n", encoding="utf-8")
     return folder
