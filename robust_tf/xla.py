@@ -41,7 +41,7 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
     def size_for(batches: tuple[tf.Tensor, ...], arguments: tuple) -> int:
         """How many rows to compile for, at most; eagerly."""
         rows = batches[0].shape[0]
-        size = padded_size(rows, 4)
+        size = padded_size(max(rows, 1), 4)
         fixed = (*(batch.shape[1:] for batch in batches), *arguments)
         key = (function, size, *(tuple(x.shape) if tf.is_tensor(x) else x for x in fixed))
         if key not in _compiled_rows and len(_compiled_rows) < _ROW_SHAPES:

@@ -30,6 +30,8 @@ def checked_range(value_range: tuple[float, float] | None, dtype: tf.DType) -> t
     if dtype == tf.uint8:
         noun = "numbers, whole ones from 0 to 255"
     try:
+        if isinstance(value_range, bytes):
+            raise TypeError(value_range)
         ends = np.stack([np.asarray(end) for end in value_range])
         low, high = map(float, ends)
         with np.errstate(over="ignore", invalid="ignore"):
