@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.xla import by_rows, padded_size
+from robust_tf.xla import by_rows, power_of_two
 
 # Philox4x32 constants: round multipliers and Weyl increments of the key.
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -107,7 +107,7 @@ def random_bits(seeds: tf.Tensor, count: int | tf.Tensor, draw: int = 0) -> tf.T
     Returns:
         uint32 tensor of shape [B, count].
     """
-    blocks = tf.range(padded_size((count + 3) // 4))  # its length gives XLA the shape
+    blocks = tf.range(power_of_two((count + 3) // 4))  # its length gives XLA the shape
     return _bits((tf.convert_to_tensor(seeds, tf.int32),), blocks, draw)[:, :count]
 
 

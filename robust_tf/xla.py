@@ -19,8 +19,11 @@ from tensorflow.python.ops import control_flow_util
 _SLAB = 64
 # Eager calls compile for so many shapes of whole images, of at most so many values.
 _SHAPES, _VALUES = 32, 2**14
+# Eager calls of functions of rows compile for so many shapes, and then for those of slabs alone.
+_ROW_SHAPES = 32
 
 _compiled_shapes: set[tuple] = set()
+_compiled_rows: set[tuple] = set()
 
 
 def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -31,17 +34,35 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
     Returns:
         The same function, compiled. Tensors among the other arguments may vary; each
-        Python value is a constant, compiled once.
+        Python value is a constant, compiled once. Eagerly, beyond the first few shapes, 4 or
+        64 rows are computed at a time.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    def size_for(batches: tuple[tf.Tensor, ...], arguments: tuple) -> int:
+        """How many rows to compile for, at most; eagerly."""
+        rows = batches[0].shape[0]
+        size = padded_size(max(rows, 1), 4)
+        fixed = (*(batch.shape[1:] for batch in batches), *arguments)
+        key = (function, size, *(tuple(x.shape) if tf.is_tensor(x) else x for x in fixed))
+        if key not in _compiled_rows and len(_compiled_rows) < _ROW_SHAPES:
+            _compiled_rows.add(key)
+        return size if key in _compiled_rows else 4 if rows <= 4 else _SLAB
 
     def call(batches: tuple[tf.Tensor, ...], *arguments: object) -> tf.Tensor:
         batches = tuple(tf.convert_to_tensor(batch) for batch in batches)
         known = any(batch.shape[0] is not None for batch in batches)
         if known and not tf.executing_eagerly():
             return compiled(batches, *arguments)
-        rows = batches[0].shape[0] if known else tf.shape(batches[0])[0]
-        return compiled(tuple(_padded(batch, rows) for batch in batches), *arguments)[:rows]
+        if tf.executing_eagerly():
+            rows, size = batches[0].shape[0], size_for(batches, arguments)
+            starts = range(0, max(rows, 1), size)
+            parts = [tuple(batch[i : i + size] for batch in batches) for i in starts]
+            done = [compiled(tuple(_padded(x, size) for x in part), *arguments) for part in parts]
+            return (done[0] if len(done) == 1 else tf.concat(done, 0))[:rows]
+        rows = tf.shape(batches[0])[0]
+        padded = tuple(_padded(batch, padded_size(rows, 4)) for batch in batches)
+        return compiled(padded, *arguments)[:rows]
 
     return call
 
@@ -122,9 +143,17 @@ def padded_size(size: int | tf.Tensor, step: int = 1) -> int | tf.Tensor:
     return size + -size % step
 
 
-def _padded(batch: tf.Tensor, rows: int | tf.Tensor) -> tf.Tensor:
-    """Adds rows of zeros up to one of a few sizes."""
-    paddings = [[0, padded_size(rows, 4) - rows]] + [[0, 0]] * (batch.shape.rank - 1)
+def power_of_two(size: int | tf.Tensor) -> int | tf.Tensor:
+    """The next power of two."""
+    if tf.executing_eagerly() or not tf.is_tensor(size):
+        return 1 << max(0, int(size) - 1).bit_length()
+    return 2 ** tf.reduce_sum(tf.cast(size > 2 ** tf.range(31), tf.int32))
+
+
+def _padded(batch: tf.Tensor, size: int | tf.Tensor) -> tf.Tensor:
+    """Adds rows of zeros up to `size`."""
+    rows = tf.shape(batch)[0]
+    paddings = [[0, size - rows]] + [[0, 0]] * (batch.shape.rank - 1)
     return tf.ensure_shape(tf.pad(batch, paddings), [None, *batch.shape[1:]])
 
 

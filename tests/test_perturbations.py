@@ -300,3 +300,43 @@ def test_gradients_come_through_what_was_not_replaced(kind, level):
         assert set(np.unique(gradient)) <= {0.0, 1.0} and gradient.mean() > 0.8
     else:
         np.testing.assert_array_equal(gradient, (perturbed == natural).numpy())
+
+
+_WRONG_LEVELS = [
+    *(("noise", level) for level in (float("nan"), 7.0, -0.1, float("inf"))),
+    *(("blur", level) for level in (-1.0, float("nan"), float("inf"), 29.0)),
+    *(("hot", level) for level in (-1, 0, 2.5, 5000, True)),
+]
+
+
+@pytest.mark.parametrize("form", [tf.constant, np.array, tf.Variable, lambda level: level])
+def test_levels_whose_value_is_known_are_checked(form):
+    for kind, level in _WRONG_LEVELS:
+        with pytest.raises(InvalidArgument, match="^level=.*: expected a") as caught:
+            perturb(images(4), kind, form(level))
+        assert "\n" not in str(caught.value)
+    for kind, level in CASES:
+        expected = perturb(images(4), kind, level)
+        np.testing.assert_array_equal(perturb(images(4), kind, form(level)), expected)
+
+
+@pytest.mark.parametrize(
+    "level",
+    ["1_0", "２", b"3", "", "x", None, 1 + 0j, [3], [1, [2]], np.array([3]), tf.constant([1, 2])],
+)
+def test_what_is_no_number_is_no_level(level):
+    with pytest.raises(InvalidArgument, match=r"^level.*: expected a .*hot") as caught:
+        Perturbation("hot", level)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("level", [tf.constant([1, 2]), tf.constant("3"), tf.constant(True)])
+def test_a_level_in_a_graph_is_one_number(level):
+    with pytest.raises(InvalidArgument, match="^level=.*: expected one number"):
+        tf.function(lambda level: Perturbation("hot", level).kind, autograph=False)(level)
+
+
+@pytest.mark.parametrize("kind", [["hot"], {"hot"}, {}, 3, None, "Hot"])
+def test_a_kind_is_one_of_those_known(kind):
+    with pytest.raises(InvalidArgument, match="^perturb.*: expected one of stuck, dead, hot"):
+        perturb(images(4), kind, 3)

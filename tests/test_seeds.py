@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robust_tf import seeds as seeds_lib
+from robust_tf import xla
 from robust_tf.errors import InvalidArgument
 
 words = st.integers(-(2**31), 2**31 - 1)
@@ -120,3 +121,22 @@ def test_seed_must_be_a_whole_number(seed):
 def test_data_to_fold_in_are_whole_numbers(data):
     with pytest.raises(InvalidArgument, match=r"^data=\w+: expected whole numbers from 0 on$"):
         seeds_lib.fold_in([1, 2], data)
+
+
+def test_the_next_power_of_two():
+    traced = tf.function(xla.power_of_two, autograph=False)
+    for size in (0, 1, 2, 3, 4, 5, 255, 256, 257, 2**20 - 1, 2**20):
+        expected = next(2**k for k in range(31) if 2**k >= size)
+        assert xla.power_of_two(size) == int(traced(tf.constant(size))) == expected
+
+
+def test_batches_are_padded_to_few_sizes():
+    for step in (1, 4):
+        sizes = range(1, 5000)
+        padded = [xla.padded_size(size, step) for size in sizes]
+        assert all(size <= p < max(size + step, size * 1.126) for size, p in zip(sizes, padded))
+        assert len(set(padded)) < 16 + 8 * 10
+        some = [1, 3, 4, 31, 64, 65, 100, 127, 1000, 1025, 4999]
+        traced = tf.function(lambda size, step=step: xla.padded_size(size, step), autograph=False)
+        in_graph = [int(traced(tf.constant(size))) for size in some]
+        assert in_graph == [xla.padded_size(size, step) for size in some]

@@ -13,6 +13,7 @@ from robust_tf.perturbations import values
 from robust_tf.perturbations.kinds import Perturbation, example_seeds
 
 
+@tf.autograph.experimental.do_not_convert
 def perturb(
     inputs: tf.Tensor | np.ndarray | tf.data.Dataset,
     kind: str,
@@ -27,7 +28,8 @@ def perturb(
     """Perturbs one image, a batch of images, or a `tf.data.Dataset`.
 
     An image of the same index is perturbed the same, to the bit, alone, in a batch of any
-    size, in a dataset and in any order.
+    size, in a dataset and in any order. With a `value_range`, noise and blur in a graph may
+    differ from eager ones in the last bit.
 
     Args:
         inputs: float32 or uint8 values: an image [H, W, C], a batch [B, H, W, C], or a
@@ -42,7 +44,7 @@ def perturb(
         epoch: draw anew for each epoch, a whole number; by default every epoch has the same draw.
         channel_blur: as in `Perturbation`.
         value_range: the lowest and the highest value that images may have, such as (0, 255)
-            or (-1, 1); by default (0, 255) of uint8, (0, 1) of float32.
+            or (-1, 1); by default (0, 255) of uint8, (0, 1) of float32. Of uint8, whole numbers.
 
     Returns:
         The perturbed images: a tensor of the same shape and dtype, with values in the same
@@ -53,8 +55,8 @@ def perturb(
             with three or four axes; eagerly, if a value is NaN or out of range; in a graph, if
             one image has no index, so that all would have the same draw.
 
-    In a graph, as in `dataset.map` and `tf.function`, values are checked when it runs, by the
-    middle row of each image: `tf.errors.InvalidArgumentError`. XLA leaves that check out.
+    In a graph, as in `dataset.map` and `tf.function`, values are checked when it runs:
+    `tf.errors.InvalidArgumentError`. XLA leaves that check out.
 
     Examples:
         >>> images = tf.zeros([4, 28, 28, 1])
@@ -107,7 +109,7 @@ def _check_unnumbered(axes: int) -> None:
     if not axes:
         same = "without it every image has the same random pixels"
         raise InvalidArgument("index", None, f"{how}: {same}")
-    warnings.warn(f"index: every batch has the same draws; to differ, give {how}", stacklevel=3)
+    warnings.warn(f"index: every batch has the same draws; to differ, give {how}", stacklevel=4)
 
 
 def _perturb_images(

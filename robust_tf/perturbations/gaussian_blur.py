@@ -61,8 +61,8 @@ def blur(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bool = False
     return _cond(
         channel_blur or shortest < _STENCIL_RADIUS,
         # The matrices would round what is not blurred at all.
-        lambda: tf.cond(radius > 0, by_matrices, lambda: images),
-        lambda: tf.cond(radius <= _STENCIL_RADIUS, narrow, by_matrices),
+        lambda: _cond(radius > 0, by_matrices, lambda: images),
+        lambda: _cond(radius <= _STENCIL_RADIUS, narrow, by_matrices),
     )
 
 
@@ -223,7 +223,9 @@ def _on_grid(values: tf.Tensor) -> tf.Tensor:
     return tf.grad_pass_through(tf.round)(values * 2.0**26) * 2.0**-26
 
 
-def _blur_radius(sigma: float | tf.Tensor) -> tf.Tensor:
+def _blur_radius(sigma: float | tf.Tensor) -> int | tf.Tensor:
+    if not tf.is_tensor(sigma):
+        return int(4.0 * float(sigma) + 0.5)
     return tf.cast(4.0 * tf.cast(sigma, tf.float64) + 0.5, tf.int32)
 
 

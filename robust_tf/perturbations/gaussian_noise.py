@@ -26,7 +26,7 @@ def noise(images: tf.Tensor, seeds: tf.Tensor, stddev: float | tf.Tensor) -> tf.
         float32 tensor of shape [B, H, W, C], values in [0, 1].
     """
     seeds = tf.convert_to_tensor(seeds, tf.int32)
-    stddev = tf.cast(stddev, tf.float32)
+    stddev = tf.cast(tf.convert_to_tensor(stddev), tf.float32)
 
     @tf.custom_gradient
     def add(images: tf.Tensor) -> tuple:

@@ -107,7 +107,7 @@ class Perturbation(Condition):
         kind: "stuck", "dead", "hot", "noise" or "blur".
         level: number of pixels (1 … H·W), standard deviation of the noise (0 … 1) or
             sigma of the blur in pixels (0 … longer side). May be a scalar tensor, so
-            that one traced function serves all levels; tensors are not checked.
+            that one traced function serves all levels; there it is not checked.
         channel_blur: blur over the channel axis too (kind "blur" only).
 
     Raises:
@@ -124,11 +124,16 @@ class Perturbation(Condition):
 
     def __post_init__(self):
         """Checks what can be checked without an image."""
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise InvalidArgument("perturb", self.kind, f"one of {', '.join(KINDS)}")
-        # A graph is first told by a TensorSpec what tensor it gets.
-        if not (tf.is_tensor(self.level) or isinstance(self.level, tf.TensorSpec)):
-            object.__setattr__(self, "level", self._checked_level(None))
+        if self._known():
+            level = self._checked_level(None)
+            if not isinstance(self.level, tf.Variable):  # whose value may change
+                object.__setattr__(self, "level", level)
+            return
+        shape, dtype = self.level.shape, self.level.dtype
+        if shape.rank or not (dtype.is_floating or dtype.is_integer):
+            raise InvalidArgument("level", f"{dtype.name} {shape}", "one number")
 
     @property
     def random(self) -> bool:
@@ -146,9 +151,10 @@ class Perturbation(Condition):
         Raises:
             InvalidArgument: if the level is out of range for such images.
         """
-        if not tf.is_tensor(self.level):
+        if self._known():
             self._checked_level(image_shape)
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor | None = None) -> tf.Tensor:
         """Perturbs a batch.
 
@@ -184,6 +190,13 @@ class Perturbation(Condition):
         (kind, channel_blur), (level,) = metadata, components
         return cls(kind, level, channel_blur)
 
+    def _known(self) -> bool:
+        """Whether the level has a value, rather than being that of a graph."""
+        if isinstance(self.level, tf.Variable):
+            return tf.executing_eagerly()
+        # A graph is first told by a TensorSpec what tensor it gets.
+        return not (tf.is_symbolic_tensor(self.level) or isinstance(self.level, tf.TensorSpec))
+
     def _with_level_asserted(self, images: tf.Tensor) -> tf.Tensor:
         """The same images of a size that is known only when the graph runs."""
         _, high = KINDS[self.kind].bounds(*sizes(images)[1:3])
@@ -201,14 +214,28 @@ class Perturbation(Condition):
         noun = "a whole number" if kind.whole else "a number"
         upper = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g} on"
         expected = f"{noun} {upper} ({kind.unit} of {self.kind})"
+        received: Any = self.level
+        if tf.is_tensor(received):
+            received = received.numpy()
         try:
-            level = float(self.level)
-        except (TypeError, ValueError):
-            raise InvalidArgument("level", self.level, expected) from None
+            level = _number(received)
+        except (TypeError, ValueError, OverflowError):
+            if isinstance(received, np.ndarray) and received.ndim:
+                received = f"numbers of shape {received.shape}"
+            raise InvalidArgument("level", received, expected) from None
         fits = math.isfinite(level) and low <= level <= high
         if not fits or (kind.whole and level != int(level)):
             raise InvalidArgument("level", f"{level:g}", expected)
         return int(level) if kind.whole else level
+
+
+def _number(value: Any) -> float:
+    """The number that it is, or that a text says; `TypeError` or `ValueError` if it is none."""
+    array = np.asarray(value)
+    odd = array.dtype.kind == "U" and ("_" in value or not value.isascii())
+    if array.ndim or array.dtype.kind in "bcS" or odd:
+        raise TypeError(type(value))
+    return float(value)
 
 
 def example_seeds(

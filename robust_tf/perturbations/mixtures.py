@@ -105,6 +105,7 @@ class Mixture(Condition):
         kind = tf.cast(draws[:, 0] * float(len(self.ranges)), tf.int32)
         return kind, tf.cast(draws[:, 1] * tf.gather(sizes, kind), tf.int32)
 
+    @tf.autograph.experimental.do_not_convert
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Perturbs a batch; arguments and result as of `Perturbation`."""
         kinds, levels = self.choices(seeds)

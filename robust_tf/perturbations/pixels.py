@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
 from robust_tf.perturbations.values import sizes
-from robust_tf.xla import by_rows, padded_size
+from robust_tf.xla import by_rows, power_of_two
 
 # Independent draws of the same example seed.
 _POSITIONS, _VALUES = 0, 1
@@ -54,7 +54,7 @@ def _set_pixels(
     images = tf.convert_to_tensor(images, tf.float32)
     _, height, width, channels = sizes(images)
     pixels = tf.cast(pixels, tf.int32)
-    blocks = tf.range(padded_size((pixels + 3) // 4))
+    blocks = tf.range(power_of_two((pixels + 3) // 4))
     batch = (tf.convert_to_tensor(seeds, tf.int32),)
     positions = _distinct_positions(batch, blocks, pixels, tf.convert_to_tensor(height * width))[
         :, :pixels
