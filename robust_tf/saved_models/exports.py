@@ -278,7 +278,7 @@ def metadata(folder: str | os.PathLike) -> dict[str, Any]:
     path = Path(folder) / _METADATA
     try:
         found = json.loads(path.read_bytes()) if path.exists() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged("saved_model", folder, str(_METADATA), "damaged") from error
     parts = {"label_names": list, "input": dict, "training": dict, "versions": dict}
     if not isinstance(found, dict) or not all(
