@@ -23,8 +23,14 @@ from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition, Evaluator, Natural, examples, measures
 from robust_tf.files import (
-    locked, make_way, prepare_directory, remove, rename_folder, replacing, writing_to,
-)  # fmt: skip
+    locked,
+    make_way,
+    prepare_directory,
+    remove,
+    rename_folder,
+    replacing,
+    writing_to,
+)
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
