@@ -573,7 +573,7 @@ def test_test_sets_are_never_mixed():
     [
         ("hot,2.0,0", "hot,two,0", 6),
         ("0.53,1000,0.1", "0.53,1000,abc", 6),
-        ("none,,0,none", "none,abc,0,none", 0),
+        ("none,,0,none", "none,abc,0,none", 6),
         (",natural,", ",,", 0),
         (",0.53,", ",0.53777,", 6),
     ],
