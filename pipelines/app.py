@@ -130,7 +130,8 @@ def check_outputs(outputs: Outputs) -> None:
         InvalidArgument: if two are one.
         Unavailable: if one cannot.
     """
-    for name, directory in _places(outputs).items():
+    # The output directory first: that of SavedModels may be in it.
+    for name, directory in reversed(_places(outputs).items()):
         if not uploads.is_url(directory):
             prepare_directory(name, directory)
 

@@ -83,7 +83,7 @@ def _temporary(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
         yield path
     finally:
         os.close(descriptor)
-        _remove(path)
+        remove(path)
 
 
 def _sweep(folder: Path, pattern: str) -> None:
@@ -94,7 +94,7 @@ def _sweep(folder: Path, pattern: str) -> None:
                 descriptor = os.open(folder / name, os.O_RDONLY)
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(folder / name)
+                    remove(folder / name)
                 except BlockingIOError:  # in use
                     continue
                 finally:
@@ -114,11 +114,28 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(hidden)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all that is in it, as far as it can."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def make_way(path: Path, *, folder: bool = False) -> None:
+    """Removes, with a warning, what is in the place of a file or a folder of a run.
+
+    Args:
+        path: where the file or folder is to be; a link to one may stay.
+        folder: whether it is to be a folder.
+    """
+    if not os.path.lexists(path) or (path.is_dir() if folder else not path.is_dir()):
+        return
+    problem = "no folder" if folder else "a folder"
+    warnings.warn(
+        f"{path} is {problem}, which is no state of a training; it is removed", stacklevel=3
+    )
+    remove(path)
 
 
 def _flush(path: Path) -> None:

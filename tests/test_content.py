@@ -259,7 +259,7 @@ def test_each_table_names_the_version_that_was_measured(small, finished, folders
         runs.load_model(finished, **folders), folder, label_names=small.label_names, training={}
     )
     again = carry_out(finished, small, folders, trials=4)  # the run's own, not the latest
-    assert set(again["saved_model"]) == {saved_models.fingerprint(folder / "1")}
+    assert set(again["saved_model"]) == {saved_models.with_weights(folder / "1")}
     latest = classifiers.load(folder)
     own = {"seed": 0, "output_dir": tmp_path, "trials": 1, "progress": False}
     _, table = robustness.write(latest, small, CONDITIONS, **own)

@@ -545,8 +545,9 @@ def test_damaged_tables_of_a_sweep_are_made_again_of_its_runs(tmp_path):
     results.gather(tmp_path, "sweep")
     assert len(results.read_experiment(tmp_path, "sweep", "trials")) == 3
     path.write_text("")
-    with pytest.raises(Unavailable, match=r"trials.csv is damaged \(.*; remove the file, and th"):
+    with pytest.raises(Unavailable, match="trials.csv is damaged .line 1: expected a table"):
         results.gather(tmp_path, "sweep")
+    assert path.read_text() == ""  # and is not written over
 
 
 def test_test_sets_are_never_mixed():
@@ -565,3 +566,38 @@ def test_test_sets_are_never_mixed():
         assert len(results.figures.accuracy(mixed).axes[0].get_legend().get_texts()) == count
     assert results.comparison(mixed).index[1] == "natural, 50 images sha256:3746ed34"
     assert results.comparison(first).index.tolist() == ["natural"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "left"),
+    [
+        ("hot,2.0,0", "hot,two,0", 6),
+        ("0.53,1000,0.1", "0.53,1000,abc", 6),
+        ("none,,0,none", "none,abc,0,none", 6),
+        (",natural,", ",,", 0),
+        (",0.53,", ",0.53777,", 6),
+    ],
+)
+def test_text_for_a_number_does_not_count(tmp_path, old, new, left):
+    damaged_trials(tmp_path, lambda text: text.replace(old, new))
+    with pytest.warns(UserWarning, match="expected"):
+        assert len(results.read(tmp_path, "trials")) == left
+
+
+@pytest.mark.parametrize("name", ["trials", "epoch", "train_accuracy", "run", ""])
+def test_a_column_of_the_users_has_no_rule(tmp_path, name):
+    def add(text):
+        return "".join(f"{line},{'NA' if n else name}\n" for n, line in enumerate(text.split()))
+
+    path = damaged_trials(tmp_path, add)
+    table = results.trials.read(path)
+    assert len(table) == 7 and results.checked.is_whole(path)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]"])
+def test_damaged_checksums_are_said(tmp_path, content):
+    path = tmp_path / "runs.csv"
+    results.write(pd.DataFrame({"run": ["a"]}), path, ["run"])
+    path.with_name("checksums.json").write_text(content)
+    with pytest.raises(Unavailable, match="; remove checksums.json"):
+        results.read(tmp_path, "runs")

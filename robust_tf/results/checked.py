@@ -19,11 +19,13 @@ from pathlib import Path
 import pandas as pd
 
 from robust_tf.errors import Unavailable, one_line
+from robust_tf.evaluation import condition_key
 from robust_tf.files import replacing
+from robust_tf.training import STRATEGIES
 
 CHECKSUMS = "checksums.json"
 AGAIN = "remove the folder to train it again"
-# What a table must have, by its name, and what a row of it is known by.
+# What each row of a table must have, by the table's name, and what it is known by.
 _REQUIRED = {
     "trials": ["run", "test_perturb", "test_level", "trial", "accuracy", "n_examples"],
     "history": ["epoch"],
@@ -36,6 +38,7 @@ _KEYS = {
     "runs": ["run"],
     "models": ["run"],
 }
+_Rule = tuple[Callable[[str], bool], str]
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
@@ -90,23 +93,54 @@ def read(path: Path, *, lenient: bool = False, but: Iterable[str] | None = None)
     try:
         header, rows, problems = _parse(path)
     except (OSError, ValueError, csv.Error) as error:
-        header, rows = _REQUIRED.get(path.stem, []), []
+        header, rows = [*_RULES.get(path.stem, ())], []
         problems = [getattr(error, "strerror", None) or one_line(error)]
     if problems and not lenient:
-        is_run = path.stem in ("runs", "history") and path.parent.name != "tables"
-        again = AGAIN if is_run else "remove the file, and the same command makes it again"
+        again = "remove the file, and the experiment's command makes it again"
+        if _checksums(path) == {}:
+            again = f"remove {CHECKSUMS} beside it, which is damaged, to take it as it is"
+        elif _of_a_run(path):
+            again = AGAIN
         problem = f"{path.name} is damaged ({_some(problems)}); {again}"
         raise Unavailable("output_dir", path.parent, problem)
     if problems:
         warnings.warn(
             f"{path}: {_some(problems)}; what is damaged is left out, to be measured again",
-            stacklevel=3,
+            stacklevel=1,  # one place, so that a command says it once
         )
     stream = io.StringIO()
     csv.writer(stream).writerows([header, *rows])
     stream.seek(0)
     text = set() if but is None else set(header).difference(but)
-    return pd.read_csv(stream, dtype=dict.fromkeys(text, str))
+    # Of the user's text each cell stays as it is, also one that has "NA".
+    empty = {name: [""] for name in header if name not in text}
+    return pd.read_csv(
+        stream, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=empty
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all rows of a table count."""
+    try:
+        return not _parse(path)[2]
+    except (OSError, ValueError, csv.Error):
+        return False
+
+
+def _of_a_run(path: Path) -> bool:
+    return path.stem in ("runs", "history") and path.parent.name != "tables"
+
+
+def _unique(header: list[str]) -> list[str]:
+    """Names for all columns: the first of a name has it, later ones are the user's."""
+    names: list[str] = []
+    for name in header:
+        own, number = name or "unnamed", 1
+        while own in names:
+            number += 1
+            own = f"{name or 'unnamed'}.{number}"
+        names.append(own)
+    return names
 
 
 def _some(problems: list[str]) -> str:
@@ -118,22 +152,22 @@ def _parse(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
     """The header, the rows that count, and what is wrong with the others."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(file)
-        header = next(reader, [])
+        header = _unique(next(reader, []))
         lines = [(reader.line_num, cells) for cells in reader if cells]
     written = _written(path)
     required = [*_REQUIRED.get(path.stem, []), *(written[0] if written else [])]
     missing = [name for name in required if name not in header]
-    if missing or not header or len(set(header)) < len(header):
+    if missing or not header:
         expected = f" with the column {missing[0]}" if missing else ""
         raise ValueError(f"line 1: expected a table{expected}")
     rows: dict[tuple, list[str] | None] = {}
     problems = []
     for line, cells in lines:
         row = dict(zip(header, cells))
-        key = tuple(_canonical(row.get(name, "")) for name in _KEYS.get(path.stem, header))
+        key = _key(row, _KEYS.get(path.stem, header))
         if len(cells) != len(header):
             problems.append(f"line {line}: not whole")
-        elif problem := _problem(row, _REQUIRED.get(path.stem, []), written):
+        elif problem := _problem(row, path.stem, written):
             problems.append(f"line {line}: {problem}")
         elif key not in rows:
             rows[key] = cells
@@ -144,17 +178,37 @@ def _parse(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
     counted = [cells for cells in rows.values() if cells is not None]
     if path.stem != "trials" and written is not None and len(counted) < len(written[1]):
         problems.append(f"rows are missing: {len(counted)} of {len(written[1])} are left")
+    if _of_a_run(path) or path.stem == "models":
+        problems += [] if counted or problems else ["no row"]
     return header, counted, problems
 
 
+def _key(row: Mapping[str, str], names: Iterable[str]) -> tuple:
+    """What a row is known by; natural tests are one, with level 0 or without a level."""
+    key = {name: _canonical(row.get(name, "")) for name in names}
+    if "test_level" in key:
+        level = _number(key["test_level"])
+        key["test_level"] = str(condition_key(key["test_perturb"], level))
+    return tuple(key.values())
+
+
 def _problem(
-    row: Mapping[str, str], required: Iterable[str], written: tuple[list[str], set[str]] | None
+    row: Mapping[str, str], table: str, written: tuple[list[str], set[str]] | None
 ) -> str | None:
     """What is wrong with a row; None if it counts."""
-    for name, cell in row.items():
-        fits, expected = _RULES.get(name, (None, ""))
-        if fits and not fits(cell) and (cell or name in required):
+    for name, (fits, expected) in _RULES.get(table, {}).items():
+        cell = row.get(name)
+        filled = name in _FILLED or (table, name) == ("trials", "accuracy")
+        if cell is not None and not fits(cell) and (cell or filled):
             return f"{name}={cell}: expected {expected}"
+    if table == "trials":
+        accuracy, examples = row["accuracy"], int(_number(row["n_examples"]))
+        right = _number(accuracy) * examples
+        if abs(right - round(right)) > 1e-6 * examples:
+            return f"accuracy={accuracy}: expected a number of {examples} images"
+    saved_model = row.get("saved_model")
+    if table == "runs" and saved_model and not _is_version(saved_model, row["run"]):
+        return f"saved_model={saved_model}: expected a numbered folder in one of the run's name"
     if written and _digest({name: row.get(name, "") for name in written[0]}) not in written[1]:
         return f"not as it was written; without {CHECKSUMS} beside it, it is taken as it is"
     return None
@@ -178,9 +232,14 @@ def _checksums(path: Path) -> dict | None:
         known = json.loads(path.with_name(CHECKSUMS).read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def _is_version(saved_model: str, run: str) -> bool:
+    *_, folder, version = ["", *saved_model.split("/")]
+    return folder == run and re.fullmatch("[0-9]+", version) is not None
 
 
 def _digest(row: Mapping[str, str]) -> str:
@@ -198,7 +257,7 @@ def _number(cell: str) -> float:
     return float(cell) if _NUMBER.fullmatch(cell) else math.nan
 
 
-def _whole(least: int) -> tuple[Callable[[str], bool], str]:
+def _whole(least: int) -> _Rule:
     def fits(cell: str) -> bool:
         number = _number(cell)
         return number.is_integer() and number >= least
@@ -206,22 +265,71 @@ def _whole(least: int) -> tuple[Callable[[str], bool], str]:
     return fits, f"a whole number from {least} on"
 
 
-_FRACTION = (lambda cell: 0 <= _number(cell) <= 1, "a fraction from 0 to 1")
-_NAME = (
+def _one_of(names: Iterable[str]) -> _Rule:
+    allowed = [*names]
+    return allowed.__contains__, f"one of {', '.join(allowed)}"
+
+
+_TEXT: _Rule = (lambda cell: bool(cell.strip()), "text")
+_NUMBER_RULE: _Rule = (lambda cell: math.isfinite(_number(cell)), "a number")
+_POSITIVE: _Rule = (lambda cell: 0 < _number(cell) < math.inf, "a number above 0")
+_FRACTION: _Rule = (lambda cell: 0 <= _number(cell) <= 1, "a fraction from 0 to 1")
+_NAME: _Rule = (
     lambda cell: re.fullmatch(r"(?!\.)[^/\\\0]+", cell) is not None,
     "a name without separators",
 )
-# What cells may have, by column; text that is no number is NaN.
-_RULES: dict[str, tuple[Callable[[str], bool], str]] = {
+_TRAINING: dict[str, _Rule] = {
     "run": _NAME,
-    "accuracy": _FRACTION,
-    "train_accuracy": _FRACTION,
-    "natural_accuracy": _FRACTION,
-    "perturbed_fraction": _FRACTION,
-    "trial": _whole(0),
-    "trials": _whole(1),
-    "epoch": _whole(0),
-    "n_examples": _whole(1),
-    "train_examples": _whole(1),
-    "test_examples": _whole(1),
+    "dataset": _TEXT,
+    "data_source": _TEXT,
+    "model": _TEXT,
+    "strategy": _one_of([*STRATEGIES, "external"]),
+    "train_perturb": _TEXT,
+    "train_level": _NUMBER_RULE,
+    "seed": _whole(0),
+}
+_SETTINGS: dict[str, _Rule] = {
+    **_TRAINING,
+    **dict.fromkeys(("epochs", "batch_size", "train_examples", "test_examples"), _whole(1)),
+    **dict.fromkeys(("learning_rate", "beta_1", "dropout", "weight_decay"), _NUMBER_RULE),
+    **dict.fromkeys(("label_smoothing", "ramp_start", "ramp_end"), _NUMBER_RULE),
+    "test_digest": _TEXT,
+}
+# What the cells of our own columns have, by table; other columns are the user's.
+_RULES: dict[str, dict[str, _Rule]] = {
+    "trials": {
+        **_TRAINING,
+        "test_perturb": _TEXT,
+        "test_level": _NUMBER_RULE,
+        "trial": _whole(0),
+        "accuracy": _FRACTION,
+        "n_examples": _whole(1),
+        "changed": _FRACTION,
+        "test_digest": _TEXT,
+        "saved_model": _TEXT,
+    },
+    "history": {
+        "run": _NAME,
+        "epoch": _whole(0),
+        "loss": _NUMBER_RULE,
+        "accuracy": _FRACTION,
+        "perturbed_fraction": _FRACTION,
+        "seconds": _NUMBER_RULE,
+        "images_per_second": _NUMBER_RULE,
+    },
+    "runs": {
+        **_SETTINGS,
+        "train_accuracy": _FRACTION,
+        "natural_accuracy": _FRACTION,
+        "seconds": _NUMBER_RULE,
+        "images_per_second": _NUMBER_RULE,
+        "threads": _whole(1),
+        "devices": _whole(1),
+    },
+    "models": {**_SETTINGS, "tests": _TEXT, "trials": _whole(1)},
+}
+# Cells of these are never empty, where a table has the column.
+_FILLED = {
+    *("run", "dataset", "data_source", "model", "strategy", "train_perturb", "test_perturb"),
+    *("trial", "n_examples", "epoch", "epochs", "threads", "tests", "trials"),
 }

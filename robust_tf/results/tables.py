@@ -99,18 +99,22 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
     gathered = Path(output_dir) / f"{table}.csv"
     lenient = table == "trials"
     if gathered.exists():
-        return checked.read(gathered, lenient=lenient)
+        return _read(gathered, lenient)
     tables = []
     for path in sorted(Path(output_dir).glob(f"*/{table}.csv")):
         if path.parent.suffix == ".partial":
             continue
-        rows = checked.read(path, lenient=lenient)
+        rows = _read(path, lenient)
         if "run" not in rows:
             rows.insert(0, "run", path.parent.name)
         tables.append(rows)
     if not tables:
         raise Unavailable("output_dir", output_dir, f"no run in it has a {table}.csv")
     return _together(tables).infer_objects()
+
+
+def _read(path: Path, lenient: bool) -> pd.DataFrame:
+    return read_rows(path, lenient=True) if lenient else checked.read(path)
 
 
 def _together(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -190,10 +194,13 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
             trials = rows.groupby("run")["trials"].transform("max")
             tests = rows.groupby("run", sort=False)["tests"].agg(_union)
             rows = rows.assign(trials=trials, tests=rows["run"].map(tests))
-            order = rows["run"].drop_duplicates()
-            rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[order]
+            places = rows["run"].drop_duplicates()
+            rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[places]
             rows = rows.reset_index()
-        _write(rows, path, [*columns, *(name for name in rows if name not in columns)])
+        order = [*columns, *(name for name in rows if name not in columns)]
+        # Without digests: a kill between them and the plan would leave neither.
+        with replacing(path) as temporary:
+            rows[order].to_csv(temporary, index=False)
 
 
 def _check_same_settings(
@@ -238,7 +245,9 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
             places = [Path(output_dir) / run / f"{name}.csv" for run in models["run"]]
             known = pd.DataFrame(columns=columns)
             if path.exists() and not all(own.exists() for own in places):
-                known = read_rows(path)
+                known = read_rows(path, lenient=True)
+                if known.empty and name == "trials":
+                    read_rows(path)  # damaged as a whole, it may be mended by hand
             tables = []
             for model, own in zip(models.itertuples(), places):
                 rows = known[known["run"] == model.run]
@@ -248,13 +257,7 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
             tables = [table for table in tables if len(table)]
             table = _together(tables) if tables else known
             names = columns if name == "trials" else list(table)
-            _write(table.reindex(columns=names), path, names)
-
-
-def _write(table: pd.DataFrame, path: Path, columns: list[str]) -> None:
-    """Writes what is gathered again by the next command, so needs no digests."""
-    with replacing(path) as temporary:
-        table[columns].to_csv(temporary, index=False)
+            checked.write(table.reindex(columns=names), path, names)
 
 
 def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:

@@ -56,6 +56,7 @@ def complete(
             text = f"trials of another SavedModel than {measured} are left out"
             warnings.warn(f"{path}: {text}", stacklevel=2)
             kept = kept[~other].reset_index(drop=True)
+        if other.any() or (path.exists() and not checked.is_whole(path)):
             with writing_to("output_dir", path.parent.parent):
                 checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
         of_test = (len(split), split.digest)

@@ -8,7 +8,6 @@ import functools
 import math
 import os
 import secrets
-import shutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,7 +22,15 @@ from robust_tf import machine, models, results, saved_models, training
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Condition, Evaluator, Natural, examples, measures
-from robust_tf.files import locked, prepare_directory, rename_folder, replacing, writing_to
+from robust_tf.files import (
+    locked,
+    make_way,
+    prepare_directory,
+    remove,
+    rename_folder,
+    replacing,
+    writing_to,
+)
 from robust_tf.results import figures
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
@@ -96,7 +103,7 @@ def train(
     url = saved_models_url or Path(saved_models_dir).as_posix()
     partial, folder = folders(run, output_dir)
     if is_finished(run, output_dir):
-        shutil.rmtree(folder / _BACKUP, ignore_errors=True)  # if it was stopped before that
+        remove(folder / _BACKUP)  # if it was stopped before that
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
     start = run.starts_from
@@ -118,11 +125,13 @@ def train(
         row, history = _fit_and_export(run, data, partial, saved_models_dir, tensorboard, progress)
         row["saved_model"] = f"{url.rstrip('/')}/{row['saved_model']}"
         with writing_to("output_dir", output_dir):
+            for name in ("history.csv", "runs.csv", "checksums.json"):
+                make_way(partial / name)
             results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
             results.write(pd.DataFrame([row]), partial / "runs.csv", RUN_COLUMNS)
             rename_folder(partial, folder)
             # Last: without it a run that is stopped here would begin again.
-            shutil.rmtree(folder / _BACKUP)
+            remove(folder / _BACKUP)
     return folder
 
 
@@ -204,6 +213,7 @@ def _mark(partial: Path) -> str:
     """What marks the SavedModel of a run while the run is not finished."""
     path = partial / _BACKUP / _MARK
     with writing_to("output_dir", partial.parent):
+        make_way(path)
         mark = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         if not mark:
             mark = secrets.token_hex(8)
@@ -292,7 +302,7 @@ def test(
         data.test,
         conditions,
         {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
-        | {"saved_model": saved_models.fingerprint(folder)},
+        | {"saved_model": saved_models.with_weights(folder)},
         trials=trials,
         seed=run.seed,
         label=f"testing {run.label}" if progress else None,

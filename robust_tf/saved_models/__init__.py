@@ -19,6 +19,7 @@ from robust_tf.saved_models.exports import (
     metadata,
     remove_marked,
     versions,
+    with_weights,
 )
 from robust_tf.saved_models.matching import matched
 
@@ -40,4 +41,5 @@ __all__ = [
     "metadata",
     "remove_marked",
     "versions",
+    "with_weights",
 ]

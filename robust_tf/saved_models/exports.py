@@ -289,7 +289,7 @@ def metadata(folder: str | os.PathLike, argument: str = "saved_model") -> dict[s
     path = Path(folder) / _METADATA
     try:
         found = json.loads(path.read_bytes()) if path.exists() else {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(argument, folder, str(_METADATA), "damaged") from error
     if not (isinstance(found, dict) and _is_metadata(found)):
         raise _damaged(argument, folder, str(_METADATA), "damaged")
@@ -334,6 +334,21 @@ def full_name(folder: str | os.PathLike) -> str:
     """The name of a SavedModel: "<model>/<version>", or "<model>" without versions."""
     folder = Path(folder).resolve()
     return f"{folder.parent.name}/{folder.name}" if folder.name.isdecimal() else folder.name
+
+
+def with_weights(folder: str | os.PathLike) -> str:
+    """The name of an export with a digest of its weights, the same for the same training.
+
+    Args:
+        folder: a version's folder.
+
+    Returns:
+        For example "mnist-natural-1a2b3c4d/1 5e6f7a8b".
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("variables/variables.data-*")):
+        digest.update(path.read_bytes())
+    return f"{full_name(folder)} {digest.hexdigest()[:8]}"
 
 
 def fingerprint(folder: str | os.PathLike) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from robust_tf.errors import Unavailable, one_line
-from robust_tf.files import replacing
+from robust_tf.files import make_way, remove, replacing
 
 # The last two: should the last be damaged, training loses an epoch and not all.
 _KEPT = 2
@@ -74,7 +74,7 @@ class Backup(keras.callbacks.Callback):
                 break
             except FileNotFoundError:  # replaced by a newer one meanwhile
                 continue
-            except (OSError, ValueError) as error:
+            except Exception as error:  # whatever foreign content makes NumPy and us raise
                 problems.append(f"{path} is left out ({one_line(error)})")
         else:
             rows, content = [], b""
@@ -91,14 +91,23 @@ class Backup(keras.callbacks.Callback):
             raise ValueError("damaged")
         with np.load(io.BytesIO(content)) as state:
             about = json.loads(state["arr_0"].item())
+            values = [state[f"arr_{i + 1}"] for i in range(len(state.files) - 1)]
         if about["run"] != self._run or len(about["history"]) != epochs:
             raise ValueError("of another training")
+        if [row["epoch"] for row in about["history"]] != [*range(1, epochs + 1)]:
+            raise ValueError("damaged")
+        shapes = [list(value.shape) for value in values]
+        if about.get("shapes", shapes) != shapes or not values:
+            raise ValueError("of another network")
+        if any(np.isnan(value).any() for value in values):
+            raise ValueError("with weights that are no numbers")
         return about["history"], content
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Prepares the directory."""
         if not self._write:
             return
+        make_way(self.directory, folder=True)
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
@@ -107,9 +116,12 @@ class Backup(keras.callbacks.Callback):
             return
         numbers = {name: float(value) for name, value in (logs or {}).items()}
         self._rows.append({"epoch": epoch + 1, **numbers})
-        about = np.array(json.dumps({"run": self._run, "history": self._rows}))
-        values = (variable.value.numpy() for variable in _variables(self.model))
+        variables = _variables(self.model)
+        shapes = [list(variable.shape) for variable in variables]
+        about = np.array(json.dumps({"run": self._run, "history": self._rows, "shapes": shapes}))
+        values = (variable.value.numpy() for variable in variables)
         target = self.directory / f"epoch-{epoch + 1:05d}.npz"
+        make_way(target)
         with replacing(target) as path, open(path, "w+b") as file:
             np.savez(file, about, *values)
             file.seek(0)
@@ -119,7 +131,7 @@ class Backup(keras.callbacks.Callback):
             file.flush()
         for epochs, state in self._states():
             if not epoch + 1 - _KEPT < epochs <= epoch + 1:
-                state.unlink(missing_ok=True)
+                remove(state)
 
     def _states(self) -> list[tuple[int, Path]]:
         """The epochs and files of all states; those of other names are none."""
