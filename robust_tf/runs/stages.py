@@ -5,6 +5,7 @@ This is the one place that knows their order and the files of a run's folder.
 
 import contextlib
 import functools
+import hashlib
 import math
 import os
 import secrets
@@ -295,14 +296,15 @@ def test(
     """
     conditions = list(conditions)
     folder = _saved_model(run, output_dir, saved_models_dir)
+    model = saved_models.load(folder)
     path = Path(output_dir) / run.name / "trials.csv"
     asked = trials_lib.complete(
         path,
-        saved_models.load(folder),
+        model,
         data.test,
         conditions,
         {key: run.columns()[key] for key in results.TRAINING_COLUMNS}
-        | {"saved_model": saved_models.with_weights(folder)},
+        | {"saved_model": f"{saved_models.full_name(folder)} {_digest_of_weights(model)}"},
         trials=trials,
         seed=run.seed,
         label=f"testing {run.label}" if progress else None,
@@ -314,6 +316,14 @@ def test(
     with writing_to("saved_models_dir", saved_models_dir):
         saved_models.add_robustness(folder, results.summarize(known))
     return asked
+
+
+def _digest_of_weights(model: keras.Model) -> str:
+    """Tells models of one network apart; the same for the same training."""
+    content = hashlib.sha256()
+    for weight in model.weights:
+        content.update(weight.numpy().tobytes())
+    return content.hexdigest()[:8]
 
 
 def load_model(

@@ -19,7 +19,6 @@ from robust_tf.saved_models.exports import (
     metadata,
     remove_marked,
     versions,
-    with_weights,
 )
 from robust_tf.saved_models.matching import matched
 
@@ -41,5 +40,4 @@ __all__ = [
     "metadata",
     "remove_marked",
     "versions",
-    "with_weights",
 ]

@@ -336,21 +336,6 @@ def full_name(folder: str | os.PathLike) -> str:
     return f"{folder.parent.name}/{folder.name}" if folder.name.isdecimal() else folder.name
 
 
-def with_weights(folder: str | os.PathLike) -> str:
-    """The name of an export with a digest of its weights, the same for the same training.
-
-    Args:
-        folder: a version's folder.
-
-    Returns:
-        For example "mnist-natural-1a2b3c4d/1 5e6f7a8b".
-    """
-    digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("variables/variables.data-*")):
-        digest.update(path.read_bytes())
-    return f"{full_name(folder)} {digest.hexdigest()[:8]}"
-
-
 def fingerprint(folder: str | os.PathLike) -> str:
     """The name of a SavedModel with a digest that tells it from all others.
 
