@@ -113,7 +113,7 @@ def _fail(code: int, message: str) -> None:
 def warn_of_threads(trained_with: Iterable[int]) -> None:
     """Says if models that are there were trained with other threads than this process has."""
     here = machine.threads()
-    if others := [number for number in trained_with if number != here]:
+    if others := [number for number in trained_with if number not in (0, here)]:
         there = ", ".join(map(str, sorted(set(others))))
         models = "1 model" if len(others) == 1 else f"{len(others)} models"
         warnings.warn(

@@ -212,7 +212,8 @@ def _one_spelling(place: str) -> str:
     if mark:
         rest = rest.removeprefix("localhost") if scheme.lower() == "file" else rest
         return f"{scheme.lower()}://{rest.rstrip('/')}"
-    return Path(place).as_posix() if place.strip() else place
+    path = Path(place).as_posix() if place.strip() else place
+    return f"./{path}" if path.startswith("~") else path  # one of that name, not the user's home
 
 
 def _is_place(place: str) -> bool:

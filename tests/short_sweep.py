@@ -75,7 +75,7 @@ def work(task: Task, *, output_dir: Path, saved_models_dir: Path, load: object =
         for condition in task.conditions:
             kind, level = condition.kind, condition.level
             for trial in range(number_of_trials(condition, task.trials)):
-                accuracy = random.Random(f"{run.name} {kind} {level} {trial}").random()
+                accuracy = random.Random(f"{run.name} {kind} {level} {trial}").randint(0, 10) / 10
                 test = {"test_perturb": kind, "test_level": level, "trial": trial}
                 test |= {"saved_model": f"{run.name}/1"}
                 rows.append({**run.columns(), **test, "accuracy": accuracy, "n_examples": 10})

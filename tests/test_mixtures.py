@@ -176,6 +176,7 @@ def test_a_mixture_is_a_test_condition(name, small):
 def test_mixtures_of_other_ranges_are_not_told_done(small, tmp_path):
     path = tmp_path / "run" / "trials.csv"
     columns = dict.fromkeys([*results.TRAINING_COLUMNS, "saved_model"], "a")
+    columns |= {"strategy": "natural", "train_level": None, "seed": 0}
     of_test = (100, small.test.digest)
 
     def scores(images):

@@ -119,6 +119,7 @@ def test_a_plan_grows_and_keeps_its_order(tmp_path):
     def row(run, level, tests, trials):
         columns = dict.fromkeys([*runs.RUN_COLUMNS, "tests", "trials"])
         columns |= {"run": run, "train_level": level, "tests": tests, "trials": trials}
+        columns |= {"dataset": "mnist", "strategy": "natural", "train_perturb": "none"}
         return columns
 
     first = [row("a", None, "natural;hot 2", 2), row("b", 1, "natural", 2)]

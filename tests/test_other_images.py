@@ -111,7 +111,7 @@ def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkey
     columns = dict.fromkeys(
         ("run", "dataset", "data_source", "model", "strategy", "saved_model"), "a"
     )
-    columns |= {"train_perturb": "none", "train_level": None, "seed": 0}
+    columns |= {"strategy": "natural", "train_perturb": "none", "train_level": None, "seed": 0}
     asked = {"trials": 2, "seed": 0}
     first = trials.complete(path, trained, small.test, conditions, columns, **asked)
     assert first["n_examples"].tolist() == [100, 30, 100, 100]
@@ -135,6 +135,7 @@ def test_trials_of_a_condition_are_kept_when_the_next_is_stopped(trained, small,
 
     path = tmp_path / "run" / "trials.csv"
     columns = dict.fromkeys([*results.TRAINING_COLUMNS, "saved_model"], "a")
+    columns |= {"strategy": "natural", "train_level": None, "seed": 0}
     conditions = [Natural(), Perturbation("hot", 2), Stops("stops", math.nan, small.test)]
     with pytest.raises(KeyboardInterrupt):
         trials.complete(path, trained, small.test, conditions, columns, trials=3, seed=0)

@@ -177,7 +177,7 @@ BAD_FLAGS = {
     "--strategy=incremental --perturb=hot --ramp_end=1.01": "--ramp_end=1.01: expected a fraction",
     "--perturb=hot --ramp_end=1": "--ramp_end=1.0: expected no value with strategy=constant",
     "--perturb=hot --trials=0": "--trials=0: expected a whole number from 1 on",
-    "--perturb=hot --output_dir=a --saved_models_dir=./a": "--saved_models_dir=./a: expected",
+    "--perturb=hot --output_dir=a --saved_models_dir=./a": "--saved_models_dir=a: expected",
     "--perturb=hot --eval=all,rain": "--eval=rain: expected auto, all, corrupted, tfds:NAME",
     "--perturb=hot --test_examples=1001": "--test_examples=1001: expected at most 1000",
     "--perturb=hot --freeze_base": "--freeze_base=True: expected no value with strategy=constant",

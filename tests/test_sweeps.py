@@ -210,7 +210,7 @@ def test_examples_of_a_model_that_is_gone(small, tmp_path):
     run = resolve(small, epochs=1, batch_size=50)
     task = Task(run, (), 1)
     (tmp_path / run.name).mkdir()
-    row = {"run": run.name, "saved_model": "gone/1"}
+    row = {"run": run.name, "saved_model": f"{run.name}/1"}
     pd.DataFrame([row]).to_csv(tmp_path / run.name / "runs.csv", index=False)
     with pytest.raises(Unavailable, match="saved_models_dir"):
         examples.write([task], {"mnist": small}, tmp_path, tmp_path / "saved")

@@ -50,7 +50,8 @@ def is_finished(run: Run, output_dir: str | os.PathLike) -> bool:
 
 def trained_with(run: Run, output_dir: str | os.PathLike) -> int:
     """The number of threads that a finished run was trained with."""
-    return int(_cell(run, output_dir, "threads"))
+    threads = _cell(run, output_dir, "threads")
+    return int(float(threads)) if threads != "nan" else 0
 
 
 def folders(run: Run, output_dir: str | os.PathLike) -> tuple[Path, Path]:
