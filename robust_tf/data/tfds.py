@@ -100,6 +100,8 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         raise InvalidArgument(
             "dataset", name, f"a TFDS dataset's name ({one_line(error)})"
         ) from error
+    except ImportError as error:  # of huggingface:…, say
+        raise Unavailable("dataset", name, f"a package is missing ({one_line(error)})") from error
     except Exception as error:  # whatever a damaged description makes TFDS raise
         raise _corrupt(data_dir, f"the description of {name}", error) from error
     features = builder.info.features
