@@ -230,10 +230,10 @@ def test_savedmodels_live_with_their_results():
         "results/": "saved_models",
         "./results": "saved_models",
         "S3://bucket/x/": "s3://bucket/x/saved_models",
-        "file://localhost/tmp/y/": "file:///tmp/y/saved_models",
+        "file://localhost/srv/y/": "file:///srv/y/saved_models",
         "elsewhere": "elsewhere/saved_models",
         "s3://bucket/x": "s3://bucket/x/saved_models",
-        "/tmp/y": "/tmp/y/saved_models",
+        "/srv/y": "/srv/y/saved_models",
     }
     for output_dir, expected in places.items():
         given = settings.check(ModelOutputs, {"output_dir": output_dir})
@@ -244,10 +244,10 @@ def test_savedmodels_live_with_their_results():
     for place in (
         "",
         " ",
-        "file:/tmp/x",
-        "file://tmp/x",
+        "file:/srv/x",
+        "file://srv/x",
         "file://",
-        "file:///tmp/a::b",
+        "file:///srv/a::b",
         "s3://a::b",
     ):
         with pytest.raises(InvalidArgument, match="expected a directory or a URL"):
