@@ -10,33 +10,23 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 import tensorflow as tf
 from absl import app, flags
 
-from benchmarks import cluster, evaluation, input_cost, perturbations, processes, steps
-from robust_tf import data, machine
-from robust_tf.perturbations import KINDS
-
-PARTS = (
-    "perturbations",
-    "input",
-    "steps",
-    "evaluation",
-    "processes",
-    "memory",
-    "cluster",
-    "precision",
+from benchmarks import (
+    cluster,
+    disk,
+    evaluation,
+    fleet,
+    input_cost,
+    perturbations,
+    processes,
+    sensor,
+    steps,
 )
-
-_ONLY = flags.DEFINE_multi_enum("only", list(PARTS), PARTS, "A part to measure; may be repeated.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
-_DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", list(data.SOURCES), "As in pipelines.run.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds; two fewer for whole processes.")
-_QUICK = flags.DEFINE_bool("quick", False, "A small part of the work, to see that it runs.")
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmarks/results", "Where the tables go.")
+from robust_tf import data, machine
+from robust_tf.perturbations import all_kinds
 
 # What a part returns: tables by name, rows of the table of goals, and what was left out.
 Found = tuple[dict[str, pd.DataFrame], list[tuple], list[str]]
@@ -46,16 +36,6 @@ def main() -> None:
     """Measures the parts and writes what they found."""
     folder = Path(_OUTPUT_DIR.value)
     folder.mkdir(parents=True, exist_ok=True)
-    measures: dict[str, Callable[[Path], Found]] = {
-        "perturbations": measure_perturbations,
-        "input": measure_input,
-        "steps": measure_steps,
-        "evaluation": measure_evaluation,
-        "processes": measure_processes,
-        "memory": measure_memory,
-        "cluster": measure_cluster,
-        "precision": measure_precision,
-    }
     if len(_ONLY.value) > 1:
         # One by one: threads and memory that a part leaves behind would slow the next.
         common = [f"--rounds={_ROUNDS.value}", f"--output_dir={folder}", *source_flags()]
@@ -71,10 +51,11 @@ def main() -> None:
             sys.exit(f"these parts failed: {', '.join(failed)}")
         return
     (part,) = _ONLY.value
-    if part != "precision":  # XLA cannot compile a training step of deterministic ops
+    # XLA cannot compile a training step of deterministic ops; other tools are not asked for them.
+    if part not in ("precision", "disk"):
         tf.config.experimental.enable_op_determinism()
     print(f"{machine.name()}, Python {platform.python_version()}, TensorFlow {tf.__version__}")
-    tables, goals, left_out = measures[part](folder)
+    tables, goals, left_out = PARTS[part](folder)
     columns = ["goal", "what", "limit", "figure", "met"]
     if goals:
         tables[f"goals_{part}"] = pd.DataFrame(goals, columns=columns)
@@ -98,14 +79,14 @@ def share() -> int:
 def measure_perturbations(folder: Path) -> Found:
     """Goal 1."""
     table, missing = perturbations.measure(_ROUNDS.value, share())
-    draw(table, folder / "perturbations.png")
+    perturbations.draw(table, folder / "perturbations.png")
     return {"perturbations": table}, perturbations.goals(table), missing
 
 
 def measure_input(_: Path) -> Found:
     """Goal 2."""
     mnist = load("mnist").train
-    kinds = ("noise",) if _QUICK.value else tuple(KINDS)
+    kinds = ("noise",) if _QUICK.value else all_kinds()
     table = input_cost.measure(mnist.first(len(mnist) // share()), _ROUNDS.value, kinds)
     tables, goals = {"input_mnist": table}, input_cost.goals("mnist", table)
     if _DATA_SOURCE.value == "sample":
@@ -162,6 +143,22 @@ def measure_precision(_: Path) -> Found:
     return {"precision": steps.precisions(_ROUNDS.value, settings)}, [], []
 
 
+def measure_disk(_: Path) -> Found:
+    """Goals 9 and 10: photos, and a dataset larger than memory."""
+    table, missing = disk.measure(_ROUNDS.value, share())
+    memory = disk.peak_gib(share())
+    return {"disk": table}, disk.goals(table, memory), missing
+
+
+def measure_sensor(_: Path) -> Found:
+    """Goals 11 and 12: sensors, corrections, later kinds, and fleets."""
+    table, missing = sensor.measure(_ROUNDS.value, share())
+    mnist, rounds = load("mnist"), max(1, _ROUNDS.value - 2)
+    ways = fleet.measure(mnist, rounds, source_flags(), share())
+    found = [*sensor.goals(table), *fleet.goals(ways)]
+    return {"sensor": table, "fleet": ways}, found, missing
+
+
 def source_flags() -> list[str]:
     """Where data come from, as flags of `pipelines.run`."""
     directory = [f"--data_dir={_DATA_DIR.value}"] if _DATA_DIR.value else []
@@ -173,15 +170,27 @@ def load(name: str) -> data.Data:
     return data.load(name, data_dir=_DATA_DIR.value, data_source=_DATA_SOURCE.value)
 
 
-def draw(table: pd.DataFrame, path: Path) -> None:
-    """Images per second of all tools, as bars on a logarithmic axis."""
-    grid = sns.catplot(
-        table, kind="bar", x="images_per_s", y="perturb", hue="tool", col="setting",
-        height=7, aspect=0.8, palette="tab20",
-    )  # fmt: skip
-    grid.set(xscale="log", xlabel="images per second", ylabel="")
-    grid.savefig(path, dpi=100)
-    plt.close(grid.figure)
+PARTS: dict[str, Callable[[Path], Found]] = {
+    "perturbations": measure_perturbations,
+    "input": measure_input,
+    "steps": measure_steps,
+    "evaluation": measure_evaluation,
+    "processes": measure_processes,
+    "memory": measure_memory,
+    "cluster": measure_cluster,
+    "precision": measure_precision,
+    "disk": measure_disk,
+    "sensor": measure_sensor,
+}
+
+_ONLY = flags.DEFINE_multi_enum(
+    "only", list(PARTS), list(PARTS), "A part to measure; may be repeated."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's data directory.")
+_DATA_SOURCE = flags.DEFINE_enum("data_source", "auto", list(data.SOURCES), "As in pipelines.run.")
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "Timed rounds; two fewer for whole processes.")
+_QUICK = flags.DEFINE_bool("quick", False, "A small part of the work, to see that it runs.")
+_OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmarks/results", "Where the tables go.")
 
 
 if __name__ == "__main__":

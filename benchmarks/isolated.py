@@ -10,9 +10,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks.timing import Failed, seconds
+import numpy as np
+
+from benchmarks.timing import Failed, medians, times
 
 
 class Isolated:
@@ -38,7 +41,11 @@ class Isolated:
 
     def seconds(self) -> float:
         """Times once what was prepared; raises as `prepare`."""
-        return self._ask(None)
+        return self.times()[0]
+
+    def times(self) -> tuple[float, float]:
+        """Likewise, with the processor time; see `timing.times`."""
+        return tuple(self._ask(None))
 
     def _ask(self, request: list | None) -> Any:
         if self._process is None:
@@ -66,6 +73,37 @@ class Isolated:
         return process.returncode
 
 
+def speeds(
+    ours: dict[str, tuple[Callable[[], object], int]],
+    peers: dict[str, tuple[Isolated, list, int]],
+    rounds: int,
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Images per second of functions of this process and of peers, which take turns.
+
+    Args:
+        ours: by name, what is timed and how many images it takes.
+        peers: by name, the process, the arguments of `prepare`, and its number of images.
+        rounds: timed rounds.
+
+    Returns:
+        By name, the images per second of wall-clock and of processor time; and why peers are
+        missing. Those that have nothing of the kind are in neither.
+    """
+    timed: dict[str, Callable] = {
+        name: lambda run=run: times(run) for name, (run, _) in ours.items()
+    }
+    failed: dict[str, str] = {}
+    for name, (process, arguments, _) in peers.items():
+        try:
+            if process.prepare(*arguments):
+                timed[name] = process.times
+        except Failed as error:
+            failed[name] = str(error)
+    images = {name: own[-1] for name, own in (ours | peers).items()}
+    found = medians(timed, rounds, failed)
+    return {name: images[name] / taken for name, taken in found.items()}, failed
+
+
 def main(function: str) -> None:
     """What the process does."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -76,7 +114,7 @@ def main(function: str) -> None:
         request = json.loads(line)
         try:
             if request is None:
-                answer = {"value": seconds(timed)}
+                answer = {"value": times(timed)}
             else:
                 timed = getattr(importlib.import_module(module), name)(*request)
                 answer = {"value": timed is not None}

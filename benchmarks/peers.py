@@ -13,7 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-Perturb = Callable[[np.ndarray], object]
+from benchmarks.batches import Perturb, distinct, in_bytes, over, tensor
+
 _PIXELS = {"stuck": None, "dead": 0.0, "hot": 1.0}
 
 
@@ -60,9 +61,7 @@ def numpy_quickest(kind: str, level: float) -> Perturb | None:
     def pixels(batch: np.ndarray) -> np.ndarray:
         out = batch.copy()
         flat = out.reshape(len(batch), -1, batch.shape[-1])
-        at = rng.integers(0, flat.shape[1], (len(flat), level))
-        while (twice := (np.diff(np.sort(at, axis=1), axis=1) == 0).any(axis=1)).any():
-            at[twice] = rng.integers(0, flat.shape[1], (twice.sum(), level))
+        at = distinct(rng, len(flat), flat.shape[1], level)
         value = _PIXELS[kind]
         shape = (*at.shape, flat.shape[-1])
         values = rng.random(shape, dtype=np.float32) if value is None else value
@@ -92,14 +91,14 @@ def torch(kind: str, level: float) -> Perturb | None:
     import torch
 
     if kind == "noise":
-        return lambda batch: torch.randn(batch.shape).mul_(level).add_(_tensor(batch)).clamp_(0, 1)
+        return lambda batch: torch.randn(batch.shape).mul_(level).add_(tensor(batch)).clamp_(0, 1)
     if kind == "blur":
         radius = int(4 * level + 0.5)
         weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / level) ** 2)
         weights /= weights.sum()
 
         def blur(batch: np.ndarray) -> object:
-            x = _tensor(batch).permute(0, 3, 1, 2).contiguous()
+            x = tensor(batch).permute(0, 3, 1, 2).contiguous()
             channels = x.shape[1]
             x = torch.nn.functional.pad(x, [radius] * 4, mode="reflect")
             kernel = weights.expand(channels, 1, 1, -1)
@@ -109,7 +108,7 @@ def torch(kind: str, level: float) -> Perturb | None:
         return blur
 
     def pixels(batch: np.ndarray) -> object:
-        out = _tensor(batch).clone()
+        out = tensor(batch).clone()
         flat = out.view(len(batch), -1, batch.shape[-1])
         at = torch.rand(flat.shape[:2]).topk(level, dim=1).indices
         shape = (*at.shape, flat.shape[-1])
@@ -127,11 +126,11 @@ def kornia(kind: str, level: float) -> Perturb | None:
 
     if kind == "noise":
         perturb = augmentation.RandomGaussianNoise(std=level, p=1.0)
-        return lambda batch: perturb(_tensor(batch).permute(0, 3, 1, 2)).clamp_(0, 1)
+        return lambda batch: perturb(tensor(batch).permute(0, 3, 1, 2)).clamp_(0, 1)
     if kind == "blur":
         side = 2 * int(4 * level + 0.5) + 1
         perturb = augmentation.RandomGaussianBlur((side, side), (level, level), p=1.0)
-        return lambda batch: perturb(_tensor(batch).permute(0, 3, 1, 2))
+        return lambda batch: perturb(tensor(batch).permute(0, 3, 1, 2))
     return None  # it erases rectangles only
 
 
@@ -162,7 +161,7 @@ def nrtk(kind: str, level: float) -> Perturb | None:
         perturb = blur.GaussianBlurPerturber(ksize=2 * int(4 * level + 0.5) + 1)
     else:
         return None  # it draws a share of the pixels, not a number
-    return lambda batch: [perturb(image=image)[0] for image in _bytes(batch)]
+    return lambda batch: [perturb(image=image)[0] for image in in_bytes(batch)]
 
 
 def imagecorruptions(kind: str, level: float) -> Perturb | None:
@@ -174,7 +173,7 @@ def imagecorruptions(kind: str, level: float) -> Perturb | None:
     name = {"noise": "gaussian_noise", "blur": "gaussian_blur"}.get(kind)
     if name is None:
         return None
-    return lambda batch: [corrupt(image, corruption_name=name) for image in _bytes(batch)]
+    return lambda batch: [corrupt(image, corruption_name=name) for image in in_bytes(batch)]
 
 
 PEERS: dict[str, Callable[[str, float], Perturb | None]] = {
@@ -194,29 +193,4 @@ def prepared(
     name: str, kind: str, level: float, shape: list[int], batch_size: int, count: int
 ) -> Callable[[], None] | None:
     """A peer over some batches of random images; None where it has no such perturbation."""
-    peer = PEERS[name](kind, level)
-    if peer is None:
-        return None
-    images = np.random.default_rng(0).random((batch_size * count, *shape), np.float32)
-    peer(images[:2])
-    return loop(np.split(images, count), peer)
-
-
-def loop(batches: list, run_one: Perturb) -> Callable[[], None]:
-    """A function that goes through all batches."""
-
-    def run() -> None:
-        for batch in batches:
-            run_one(batch)
-
-    return run
-
-
-def _tensor(batch: np.ndarray):
-    import torch
-
-    return torch.from_numpy(batch)
-
-
-def _bytes(batch: np.ndarray) -> np.ndarray:
-    return (batch * 255.0).astype(np.uint8)
+    return over(PEERS[name](kind, level), shape, batch_size, count)

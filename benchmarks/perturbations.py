@@ -1,17 +1,22 @@
 """Perturbed images per second: robust_tf beside the tools that one would use instead."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import tensorflow as tf
 
-from benchmarks.isolated import Isolated
-from benchmarks.peers import PEERS, loop
-from benchmarks.timing import Failed, medians, seconds
+from benchmarks.batches import loop
+from benchmarks.isolated import Isolated, speeds
+from benchmarks.peers import PEERS
 from robust_tf.perturbations import perturb
 
 LEVELS = {"noise": 0.05, "stuck": 2, "dead": 2, "hot": 2, "blur": 1.0}
+# Of a quick look: one of each family.
+_QUICK = ("noise", "hot", "blur")
 # Setting: shape of an image, batch size, images per measurement.
 SETTINGS = {
     "mnist": ((28, 28, 1), 1500, 30000),
@@ -30,7 +35,7 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
 
     Args:
         rounds: timed rounds.
-        part: use this part of the images only, for a quick look.
+        part: use this part of the images only, and few kinds, for a quick look.
 
     Returns:
         One row per setting, kind and tool: images_per_s, and `ratio`, the images_per_s of
@@ -42,26 +47,18 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
         count = max(batch_size, count // part // batch_size * batch_size)
         images = np.random.default_rng(0).random((count, *shape), np.float32)
         for kind, level in LEVELS.items():
+            if part > 1 and kind not in _QUICK:
+                continue
             batches = np.split(images, count // batch_size)
-            variants = {
-                "robust_tf, tf.data": (_pipeline(batches, kind, level), _EPOCHS * count),
-                "robust_tf, function": (_function(batches, kind, level), count),
-            }
-            timed = {name: lambda run=run: seconds(run) for name, (run, _) in variants.items()}
-            failed: dict[str, str] = {}
+            peers = {}
             for name, process in processes.items():
                 some = max(1, len(batches) // _SLOW_PART) if name in _SLOW else len(batches)
-                try:
-                    if process.prepare(name, kind, level, shape, batch_size, some):
-                        variants[name] = (process.seconds, some * batch_size)
-                        timed[name] = process.seconds
-                except Failed as error:
-                    failed[name] = str(error)
-            times = medians(timed, rounds, failed)
+                arguments = [name, kind, level, shape, batch_size, some]
+                peers[name] = process, arguments, some * batch_size
+            found, failed = speeds(ours(batches, kind, level), peers, rounds)
             left_out += [f"{name}, {kind}, {setting}: {why}" for name, why in failed.items()]
-            speeds = {name: variants[name][1] / time for name, time in times.items()}
-            for name, speed in speeds.items():
-                ratio = speeds["robust_tf, tf.data"] / speed
+            for name, (speed, _) in found.items():
+                ratio = found["robust_tf, tf.data"][0] / speed
                 rows.append((setting, kind, name, speed, ratio))
     for process in processes.values():
         process.close()
@@ -69,24 +66,46 @@ def measure(rounds: int, part: int = 1) -> tuple[pd.DataFrame, list[str]]:
     return pd.DataFrame(rows, columns=columns), left_out
 
 
-def _pipeline(batches: list[np.ndarray], kind: str, level: float) -> Callable[[], None]:
-    """The images through `robust_tf.perturb` of a dataset of batches."""
+def ours(batches: list[np.ndarray], kind: str, level: float) -> dict[str, tuple]:
+    """The images through `robust_tf.perturb` in both ways, as `speeds` takes them."""
+    return {
+        "robust_tf, tf.data": pipeline(batches, lambda dataset: perturb(dataset, kind, level)),
+        "robust_tf, function": function(batches, lambda images: perturb(images, kind, level)),
+    }
+
+
+def pipeline(
+    batches: list[np.ndarray], perturbed: Callable[[tf.data.Dataset], tf.data.Dataset]
+) -> tuple[Callable[[], None], int]:
+    """Batches through a tf.data pipeline of some epochs, and how many images these are."""
     stacked = tf.constant(np.stack(batches))
     dataset = tf.data.Dataset.range(len(batches)).repeat(_EPOCHS).map(lambda i: stacked[i])
-    dataset = perturb(dataset, kind, level).prefetch(tf.data.AUTOTUNE)
+    dataset = perturbed(dataset).prefetch(tf.data.AUTOTUNE)
 
     def run() -> None:
         for _ in dataset:
             pass
 
-    return run
+    return run, _EPOCHS * sum(map(len, batches))
 
 
-def _function(batches: list[np.ndarray], kind: str, level: float) -> Callable[[], None]:
-    """The images through `robust_tf.perturb` of a tensor, in a `tf.function`."""
+def function(
+    batches: list[np.ndarray], perturbed: Callable[[tf.Tensor], tf.Tensor]
+) -> tuple[Callable[[], None], int]:
+    """Batches through a `tf.function`, and how many images these are."""
     tensors = [tf.constant(batch) for batch in batches]
-    function = tf.function(lambda images: perturb(images, kind, level), autograph=False)
-    return loop(tensors, function)
+    return loop(tensors, tf.function(perturbed, autograph=False)), sum(map(len, batches))
+
+
+def draw(table: pd.DataFrame, path: Path) -> None:
+    """Images per second of all tools, as bars on a logarithmic axis."""
+    grid = sns.catplot(
+        table, kind="bar", x="images_per_s", y="perturb", hue="tool", col="setting",
+        height=7, aspect=0.8, palette="tab20",
+    )  # fmt: skip
+    grid.set(xscale="log", xlabel="images per second", ylabel="")
+    grid.savefig(path, dpi=100)
+    plt.close(grid.figure)
 
 
 def goals(table: pd.DataFrame) -> list[tuple]:

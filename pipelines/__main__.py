@@ -11,9 +11,15 @@ COMMANDS = {
     "report": "sets results beside the published ones",
     "standardization": "compares three standardisations",
     "evaluate": "tests a saved classifier",
+    "export": "makes LiteRT and ONNX files of a saved classifier",
     "compare": "compares saved classifiers",
     "confusions": "shows which classes are confused",
+    "corrupt": "writes perturbed test images to files",
     "sensor-map": "maps which defective pixel hurts",
+    "pairs": "searches pairs of defective pixels",
+    "fleet": "tests a saved classifier on each device of a fleet",
+    "certify": "writes a page on a model and the devices that it will run on",
+    "remedies": "compares correcting defective pixels with training for them",
     "serve": "says how to serve a SavedModel",
 }
 

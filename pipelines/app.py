@@ -5,9 +5,11 @@ import contextlib
 import io
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tensorflow as tf
@@ -16,7 +18,7 @@ from absl import logging
 from pipelines import flags
 from pipelines.shared_flags import Outputs
 from robust_tf import data, machine, results, settings
-from robust_tf.errors import InvalidArgument, Unavailable
+from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.executors import uploads
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
@@ -37,8 +39,9 @@ def launch(
 ) -> None:
     """Parses the flags, calls `main` and exits.
 
-    The exit code is 0, 2 for flags that are not allowed, 130 after Ctrl-C, and 1 for all other
-    failures. What a user can mend is reported in one line on standard error.
+    The exit code is 0, 2 for flags that are not allowed, `NOT_ACCEPTED` where `main` exits with
+    it, 130 after Ctrl-C, and 1 for all other failures. What a user can mend is reported in one
+    line on standard error.
 
     Args:
         main: does the work.
@@ -73,12 +76,16 @@ def launch(
     except (InvalidArgument, Unavailable) as error:
         line = f"--{error}" if error.argument in known else str(error)
         _fail(2 if isinstance(error, InvalidArgument) else 1, line)
+    except OSError as error:  # of a disk that fails, a name that is too long, …
+        _fail(1, f"{error.filename}: {error.strerror}" if error.filename else one_line(error))
     except KeyboardInterrupt:
         on = "; the same command goes on after the last whole epoch" if "epochs" in known else ""
         print(f"stopped{on}", file=sys.stderr)
         sys.exit(130)
 
 
+# The exit code of a command that was asked for a verdict, where that is no.
+NOT_ACCEPTED = 3
 # The longest line of a table.
 _COLUMNS = 100
 # What our lines have besides ASCII, where the terminal or the file has no more.
@@ -106,7 +113,9 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _fail(code: int, message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    # One line, whatever names of files have in them.
+    line = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in message)
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -162,26 +171,84 @@ def _places(outputs: Outputs) -> dict[str, str]:
 def images_of(dataset: data.Data) -> str:
     """What is tested with, in words: "1,000 test images of mnist (sample)"."""
     images = results.counted(len(dataset.test), "test image")
-    return f"{images} of {dataset.name} ({dataset.source})"
+    source = "" if dataset.name.startswith(f"{dataset.source}:") else f" ({dataset.source})"
+    return f"{images} of {dataset.name}{source}"
 
 
-def load_data(values: flags.Values, classifier: Classifier, like: str = "mnist") -> data.Data:
+def load_data(
+    values: flags.Values, classifier: Classifier, others: Iterable[Classifier | None] = ()
+) -> data.Data:
     """Loads the dataset that flags choose, by default the one that a model was trained on.
+
+    Pictures become what the model takes, as those that it was trained on did. Where they are these,
+    the same ones are for testing; a warning says if that cannot be, and if pictures of another
+    name are among those that the model has learned.
 
     Args:
         values: of the flags of `options.Dataset` and of `Sources`.
-        classifier: the model.
-        like: the dataset of a model that does not say.
+        classifier: the model; the dataset is MNIST where it does not say.
+        others: models that are tested, too.
     """
-    trained_on = classifier.metadata.get("training", {}).get("dataset", like)
-    return sources(values).load(values.dataset or trained_on)
+    training = classifier.metadata.get("training", {})
+    trained_on = training.get("pictures") or training.get("dataset", "mnist")
+    asked = values.dataset or trained_on
+    if not data.are_named_by(asked):
+        return sources(values).load(asked)
+    *size, channels = classifier.image_shape
+    known = {"image_size": None if None in size else size, "resize": training.get("resize", "crop")}
+    drawn: dict[str, Any] = {}
+    if channels in (1, 3):
+        known["color"] = "gray" if channels == 1 else "rgb"
+    if _is_same(asked, trained_on):
+        names = {"test_fraction", "split_seed"} & training.keys() - values.given.keys()
+        drawn = {name: training[name] for name in names}
+    try:
+        dataset = sources(values, known | drawn).load(asked)
+    except InvalidArgument as error:
+        if error.argument not in drawn:
+            raise
+        dataset = sources(values, known).load(asked)  # it has a test split by now
+    for model in filter(None, (classifier, *others)):
+        own = model.metadata.get("training", {})
+        if dataset.train_digest == own.get("train_digest"):
+            continue
+        if _is_same(asked, own.get("pictures") or ""):
+            warnings.warn(
+                f"{asked} is not as it was when {model.name} was trained, or is split otherwise; "
+                "some of its test images may be among those that the model has learned",
+                stacklevel=2,
+            )
+        elif known := dataset.test.among({*str(own.get("sketch", "")).split()}):
+            warnings.warn(
+                f"{asked}: {known:,} or more of its {len(dataset.test):,} test images are among "
+                f"those that {model.name} has learned",
+                stacklevel=2,
+            )
+    return dataset
 
 
-def sources(values: flags.Values) -> Sources:
-    """Where the data come from, as flags say."""
+def _is_same(dataset: str, other: str) -> bool:
+    """Whether two names of picture files are of the same."""
+    (kind, _, place), (other_kind, _, other_place) = dataset.partition(":"), other.partition(":")
+    places = {os.path.realpath(os.path.expanduser(one)) for one in (place, other_place)}
+    return kind == other_kind and len(places) == 1
+
+
+def sources(values: flags.Values, known: Mapping[str, Any] | None = None) -> Sources:
+    """Where the data come from, as flags say.
+
+    Args:
+        values: what the flags say.
+        known: settings by name, where the flags do not say.
+    """
     asked = values.of(settings.declared(Sources))
     preset = values.preset if "preset" in values.defaults else Sources.preset
-    return settings.make(Sources, {"test_examples": values.test_examples} | asked, preset=preset)
+    return settings.make(Sources, {**(known or {}), **asked}, preset=preset)
+
+
+def heading(text: str) -> str:
+    """A line of text above a table, as several where it is longer than these."""
+    return "\n" + textwrap.fill(text, _COLUMNS, break_on_hyphens=False)
 
 
 def print_accuracies(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> None:

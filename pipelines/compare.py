@@ -1,8 +1,8 @@
 """Compares saved classifiers on the same perturbed images, with the field's measures.
 
-A RUN is a run's folder or its name in --output_dir, a SavedModel's directory, or a .keras
-file. --input_range is that of all third-party models among them. docs/measures.md defines what
-is printed.
+A RUN is a run's folder or its name in --output_dir, a SavedModel's directory, or a .keras,
+.tflite or .onnx file. --input_range is that of all third-party models among them.
+docs/measures.md defines what is printed.
 
 Example:
   python -m pipelines.compare results/<run> results/<run>
@@ -18,12 +18,10 @@ from typing import Annotated
 import pandas as pd
 
 from pipelines import app, flags
-from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
+from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
 from robust_tf import data, results, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.runs.declaration import Run
-from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import classifiers
 from robust_tf.settings import Setting
 from robust_tf.studies import comparison
@@ -56,6 +54,8 @@ def main(values: flags.Values) -> None:
     outputs = settings.make(Outputs, values.given)
     app.check_outputs(outputs)
     paths = [comparison.find(run, outputs.output_dir) for run in runs]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InvalidArgument("RUN", " ".join(runs), "different models")
     asked = None
     if values.baseline:
         asked = comparison.find(values.baseline, outputs.output_dir, "baseline")
@@ -72,9 +72,9 @@ def main(values: flags.Values) -> None:
         models = [
             model if model.metadata else model.with_range(values.input_range) for model in models
         ]
-    dataset = app.load_data(values, models[0])
+    dataset = app.load_data(values, models[0], models[1:])
     conditions = (
-        *standard_tests(kinds, values.channel_blur),
+        *standard_tests(kinds, values.channel_blur, tests.bits),
         *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
     if len(conditions) == 1:
@@ -101,7 +101,8 @@ def _print(found: comparison.Comparison, dataset: data.Data) -> None:
     print()
     for name, training in zip(summary["model"], summary["training"]):
         print(_wrapped(f"{letters[name]}  {training} ({name})"))
-    print(f"\nAccuracy in percent with its 95 % interval, {app.images_of(dataset)}\n")
+    heading = f"Accuracy in percent with its 95 % interval, {app.images_of(dataset)}"
+    print(f"{app.heading(heading)}\n")
     accuracies = found.tests.assign(
         column=found.tests["model"].map(letters),
         text=[
@@ -110,11 +111,19 @@ def _print(found: comparison.Comparison, dataset: data.Data) -> None:
         ],
     )
     print(_by_test(accuracies))
-    shares = summary.select_dtypes("float64").mul(100).round(2)
-    shares.index = pd.Index(letters.values())
+    shares = summary.select_dtypes("float64")
+    ends = [name for name in shares if name.endswith(("_low", "_high"))]
+    columns = {
+        name: [
+            results.in_percent(row[name], row.get(f"{name}_low"), row.get(f"{name}_high"))
+            for _, row in shares.iterrows()
+        ]
+        for name in shares.columns.difference(ends, sort=False)
+    }
+    over_all = pd.DataFrame(columns, index=pd.Index(letters.values())).T
     baseline = letters[summary["baseline"].iloc[0]]
     print(f"\nOver all perturbed tests, in percent; mCE to {baseline}\n")
-    print(shares.T.to_string(line_width=_COLUMNS))
+    print(over_all.to_string(line_width=_COLUMNS))
     print("\nMcNemar's test: images that only one of two gets right, and p\n")
     pairs = found.pairs.assign(
         column=found.pairs["first"].map(letters) + " : " + found.pairs["second"].map(letters),
@@ -155,9 +164,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     groups = {
         "What is compared": [*some(Baseline), *some(Model, ["input_range", "same_classes"])],
-        "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
-        "Tests": [*some(Tests, eval=("all",)), *some(Run, ["channel_blur", "seed"])],
-        "Outputs": some(Outputs),
+        **measuring(eval=("all",)),
     }
     app.launch(main, groups, argv, arguments="RUN")
 

@@ -7,11 +7,9 @@ Example:
 from collections.abc import Sequence
 
 from pipelines import app, flags
-from pipelines.shared_flags import Dataset, Model, Outputs, Tests, some
+from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
 from robust_tf import results, settings
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.runs.declaration import Run
-from robust_tf.runs.sources import Sources
 from robust_tf.studies import robustness
 
 
@@ -23,17 +21,18 @@ def main(values: flags.Values) -> None:
     kinds = tests.kinds(None if perturb == "none" else perturb)
     dataset = app.load_data(values, classifier)
     conditions = (
-        *standard_tests(kinds, values.channel_blur),
+        *standard_tests(kinds, values.channel_blur, tests.bits),
         *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
     with app.local(settings.make(Outputs, values.given)) as folders:
         folder, table = robustness.write(
             classifier, dataset, conditions, trials=tests.trials, seed=values.seed, **folders
         )
-    print(
-        f"\nAccuracy of {classifier.name} in percent, mean ± standard deviation over "
-        f"{results.counted(tests.trials, 'trial')} on {app.images_of(dataset)}\n{app.IN_BRACKETS}\n"
+    heading = (
+        f"Accuracy of {classifier.name} in percent, mean ± standard deviation over "
+        f"{results.counted(tests.trials, 'trial')} on {app.images_of(dataset)}"
     )
+    print(f"{app.heading(heading)}\n{app.IN_BRACKETS}\n")
     app.print_accuracies(table)
     print(f"\nresults  {values.output_dir}/{folder.name}")
     print(f"figures  {values.output_dir}/{folder.name}/figures")
@@ -43,9 +42,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     groups = {
         "Model": some(Model),
-        "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
-        "Tests": [*some(Tests), *some(Run, ["channel_blur", "seed"])],
-        "Outputs": some(Outputs),
+        **measuring(),
     }
     app.launch(main, groups, argv)
 

@@ -97,6 +97,8 @@ def _path(name: str, text: str) -> str:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidArgument(name, text, f"text in {sys.getfilesystemencoding()}") from None
+    if "\0" in text:
+        raise InvalidArgument(name, text.replace("\0", "\\0"), "text without null characters")
     return os.path.expanduser(text)
 
 

@@ -6,17 +6,19 @@ Example:
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, DryRun, Model, ModelOutputs, Tests, some
-from robust_tf import machine, results, runs, settings
+from robust_tf import machine, models, results, runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.runs import declaration, defaults
+from robust_tf.runs import declaration, defaults, stages
 from robust_tf.runs.sources import Sources
+from robust_tf.sensors import SensorDevice
 from robust_tf.settings import switch, whole, wholes
 from robust_tf.training import Recipe
 
@@ -61,9 +63,12 @@ class Extras:
 
 _SETTINGS = settings.declared(declaration.Run)
 _PERTURBATION = [
-    "perturb", "level", "fresh", "extra_pixels", "channel_blur", "ramp", "ramp_start", "ramp_end",
+    "perturb", "level", "defects", "fresh", "extra_pixels", "channel_blur", "ramp", "ramp_start",
+    "ramp_end",
 ]  # fmt: skip
 _RECIPE = list(settings.declared(Recipe))
+# The device that a model is trained for is tested.
+_TESTS = [name for name in settings.declared(Tests) if name != "defects"]
 _TRAINED = [name for name in _SETTINGS if name not in {*_PERTURBATION, *_RECIPE}]
 
 
@@ -80,7 +85,7 @@ def _groups() -> flags.Groups:
         "Perturbation": [run[name][0] for name in _PERTURBATION],
         "Data": [*some(Dataset, dataset="mnist"), *some(Sources)],
         "Recipe": [run[name][0] for name in _RECIPE],
-        "Tests": [*some(Tests), *some(Model, ["same_classes"])],
+        "Tests": [*some(Tests, _TESTS), *some(Model, ["same_classes"])],
         "Outputs": [*some(ModelOutputs), *some(Extras, ["tensorboard"]), *some(DryRun)],
     }
 
@@ -92,8 +97,12 @@ def main(values: flags.Values) -> None:
         raise InvalidArgument("seeds", ",".join(map(str, values.seeds)), "no value with --seed")
     seeds = dict.fromkeys(values.seeds or (values.seed,))
     checked = defaults.check(given)
-    tests = settings.make(Tests, values.given)
-    kinds = tests.kinds(given.get("perturb"))
+    if values.compare_natural and models.is_file(checked.get("pretrained") or ""):
+        expected = "no value with a file as --pretrained, which pipelines.evaluate tests"
+        raise InvalidArgument("compare_natural", True, expected)
+    device = {"defects": [given["defects"]]} if "defects" in given else {}
+    tests = settings.make(Tests, values.given | device)
+    kinds = tests.kinds(checked["perturbation"].kind if device else given.get("perturb"))
     outputs = settings.make(ModelOutputs, values.given)
     if not values.dry_run:
         app.check_outputs(outputs)
@@ -103,9 +112,12 @@ def main(values: flags.Values) -> None:
     dataset = sources.load(values.dataset)
     several = [runs.resolve(dataset, **given | {"seed": seed}) for seed in seeds]
     conditions = (
-        *standard_tests(kinds, several[0].channel_blur),
+        *standard_tests(kinds, several[0].channel_blur, tests.bits),
         *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
+    trained = several[0].perturbation
+    if isinstance(trained, SensorDevice) and "auto" in tests.eval:
+        conditions += tests.rounded([trained])
     if values.dry_run:
         _print_configuration(several, conditions, tests.trials)
         return
@@ -132,13 +144,16 @@ def main(values: flags.Values) -> None:
             )
             trials.append(runs.test(each, dataset, conditions, trials=tests.trials, **folders))
         table = pd.concat(trials, ignore_index=True)
-        figures = runs.draw(todo, dataset, conditions, table, **folders)
-        finished = results.read_run(figures.parent)
-    print(
-        f"\nAccuracy in percent, mean ± standard deviation over "
-        f"{results.counted(tests.trials, 'trial')} on {app.images_of(dataset)}\n"
-        f"{app.IN_BRACKETS}\n"
+        runs.draw(todo, dataset, conditions, table, **folders)
+        saved_model: Path | str = stages.saved_model_of(several[-1], **folders)
+        if saved_model.is_relative_to(own := folders["saved_models_dir"]):
+            place = outputs.saved_models_dir.rstrip("/")
+            saved_model = f"{place}/{saved_model.relative_to(own).as_posix()}"
+    heading = (
+        "Accuracy in percent, mean ± standard deviation over "
+        f"{results.counted(tests.trials, 'trial')} on {app.images_of(dataset)}"
     )
+    print(f"{app.heading(heading)}\n{app.IN_BRACKETS}\n")
     app.print_accuracies(table)
     if len(seeds) > 1:
         print(f"\nOver {len(seeds)} seeds, mean ± standard deviation of the seeds' means\n")
@@ -146,7 +161,7 @@ def main(values: flags.Values) -> None:
     run = several[-1]
     print(f"\nresults     {outputs.output_dir}/{run.name}")
     print(f"figures     {outputs.output_dir}/{run.name}/figures")
-    print(f"SavedModel  {finished['saved_model']}")
+    print(f"SavedModel  {saved_model}")
 
 
 def _print_configuration(several: list[runs.Run], conditions: tuple, trials: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pipelines import app, flags
-from pipelines.shared_flags import Dataset, Model, Outputs, some
+from pipelines.shared_flags import TEST_DATA, Dataset, Model, Outputs, some
 from robust_tf import results, settings
 from robust_tf.evaluation import measures
 from robust_tf.runs.sources import Sources
@@ -44,16 +44,14 @@ def main(values: flags.Values) -> None:
     baseline = None
     if values.baseline:
         baseline = dataclasses.replace(model, model=values.baseline).load("baseline")
-    dataset = app.load_data(values, classifier)
+    dataset = app.load_data(values, classifier, [baseline])
     with app.local(settings.make(Outputs, values.given)) as folders:
         folder, positions, summary = sensor_map.write(
             classifier, dataset, values.defect, baseline=baseline, **folders
         )
     places = results.counted(len(positions) // len(summary), "position")
-    print(
-        f"\nOne {values.defect} pixel at each of {places}, {app.images_of(dataset)}, in percent\n"
-        "[95 % interval for other test images]\n"
-    )
+    heading = f"One {values.defect} pixel at each of {places}, {app.images_of(dataset)}, in percent"
+    print(f"{app.heading(heading)}\n[95 % interval for other test images]\n")
     shown = summary.set_index("training" if summary["training"].is_unique else "model")[
         [name for name in summary if "_" in name]
     ]
@@ -80,7 +78,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     groups = {
         "What is mapped": [*some(Model), *some(Defect)],
-        "Data": [*some(Dataset), *some(Sources, ["data_dir", "data_source", "test_examples"])],
+        "Data": [*some(Dataset), *some(Sources, TEST_DATA)],
         "Outputs": some(Outputs),
     }
     app.launch(main, groups, argv)

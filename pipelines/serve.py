@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from pipelines import app, flags
-from pipelines.shared_flags import Dataset, Model, some
+from pipelines.shared_flags import TEST_DATA, Dataset, Model, some
 from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.runs.sources import Sources
@@ -54,12 +54,13 @@ def main(values: flags.Values) -> None:
         return
     trained_on = classifier.metadata.get("training", {}).get("dataset")
     if not (values.dataset or trained_on):
-        raise InvalidArgument("dataset", None, "the name of a TFDS dataset to check with")
+        raise InvalidArgument("dataset", None, "a dataset to check with")
     dataset = app.load_data(values, classifier)
     classifier.check(dataset)
-    difference, same = serving.check(classifier, values.check, dataset.test)
+    test = dataset.test.first(values.test_examples)
+    difference, same = serving.check(classifier, values.check, test)
     found = (
-        f"{same} of {results.counted(len(dataset.test), 'test image')} of {dataset.name} "
+        f"{same} of {results.counted(len(test), 'test image')} of {dataset.name} "
         f"{'gets' if same == 1 else 'get'} the class that they get here; "
         f"scores differ by at most {difference:.2g}"
     )
@@ -70,11 +71,10 @@ def main(values: flags.Values) -> None:
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    sources = ["data_dir", "data_source", "test_examples"]
     groups = {
         "Model": some(Model),
         "Server": some(Check),
-        "Data": [*some(Dataset), *some(Sources, sources, test_examples=100)],
+        "Data": [*some(Dataset), *some(Sources, TEST_DATA, test_examples=100)],
     }
     app.launch(main, groups, argv)
 

@@ -2,16 +2,21 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 from robust_tf import data, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Recorded
+from robust_tf.evaluation import Condition, InBits, Recorded, foreign
 from robust_tf.evaluation.suites import TRIALS
-from robust_tf.perturbations import KINDS
+from robust_tf.perturbations import KINDS, all_kinds
+from robust_tf.runs.declaration import Run
+from robust_tf.runs.sources import Sources
 from robust_tf.saved_models import classifiers
+from robust_tf.sensors import Device, imaging
+from robust_tf.sensors.devices import is_device
 from robust_tf.settings import Declared, Setting, names, switch, whole
 
 
@@ -22,11 +27,20 @@ class Dataset:
     dataset: Annotated[
         str | None,
         Setting(
-            "A TFDS dataset with images of one size and class labels, e.g. mnist, cifar10.",
-            expected="the name of a TFDS dataset",
+            "A TFDS dataset with images of one size and class labels, e.g. mnist, cifar10; "
+            "folder:PATH, pictures in PATH/<class>/ or PATH/train/<class>/ and PATH/test/<class>/; "
+            "or csv:FILE, a list of pictures with the columns path, label and perhaps split.",
+            expected="the name of a TFDS dataset, folder:PATH or csv:FILE",
             default="that of the model, or mnist",
         ),
     ] = None
+
+
+# Of `Sources`, what commands take that only test.
+TEST_DATA = [
+    *("data_dir", "data_source", "test_examples", "memory_budget"),
+    *settings.declared(data.Pictures),
+]
 
 
 def _low_high(texts: Iterable[str]) -> Any:
@@ -49,9 +63,10 @@ class Model:
     model: Annotated[
         str | None,
         Setting(
-            "A SavedModel's directory, with or without its version, or a .keras file; it takes "
-            "images and returns one score per class.",
-            expected="the directory of a SavedModel, or a .keras file, on this machine",
+            "A SavedModel's directory, with or without its version, or a .keras, .tflite or .onnx "
+            "file; it takes images and returns one score per class.",
+            expected="the directory of a SavedModel, or a .keras, .tflite or .onnx file, on this "
+            "machine",
             allows=lambda value: bool(value) and "://" not in value,
         ),
     ] = None
@@ -77,7 +92,7 @@ class Model:
             "two numbers, the lower first, such as 0,255",
             _is_range,
             parse=_low_high,
-            default="0,1, or 0,255 where it takes integers",
+            default="0,1, or 0,255 where it takes integers, or what the file says",
         ),
     ] = None
     same_classes: Annotated[
@@ -114,13 +129,34 @@ class Tests:
     eval: Annotated[
         tuple[str, ...],
         names(
-            "What to test: a list of kinds; all of them; or auto: those of the trained family "
-            "(stuck, dead and hot together), all for natural training. In a list besides: "
-            "corrupted, what is prepared of TFDS's mnist_corrupted or cifar10_corrupted; and "
-            "tfds:NAME, the test images of another TFDS dataset of the same form."
+            f"What to test: a list of kinds, some of {', '.join(KINDS)}; all, which stands for "
+            f"{', '.join(all_kinds())}; or auto: those of the trained family (stuck, dead and hot "
+            "together), all for natural training. In a list besides: "
+            "corrupted, what is prepared of TFDS's mnist_corrupted or cifar10_corrupted; "
+            "tfds:NAME, the test images of another TFDS dataset of the same form; npy:FOLDER or "
+            "png:FOLDER, images that pipelines.corrupt has written, or arrays as CIFAR-10-C's; and "
+            "perturbations of other libraries: nrtk:FILE.json, albumentations:FILE.yaml (or "
+            ".json), imagecorruptions:NAME (or NAME_SEVERITY); and sensor:FILE.toml, each image "
+            "taken by another device of a sensor."
         ),
     ] = ("auto",)
+    defects: Annotated[
+        tuple[str, ...],
+        names(
+            "A file with the defect map of a device (CSV, or LibRaw's text), or several, separated "
+            "by commas: the same defects in all images, one test per file.",
+            empty=False,
+        ),
+    ] = ()
     trials: Annotated[int, whole("Passes over the test images per random perturbation.")] = TRIALS
+    bits: Annotated[
+        int | None,
+        whole(
+            "Round perturbed images to so many bits per value, as cameras do: 8 for bytes.",
+            at_most=16,
+            default="not rounded",
+        ),
+    ] = None
 
     def kinds(self, perturb: str | None) -> tuple[str, ...]:
         """The kinds to test.
@@ -132,23 +168,62 @@ class Tests:
         Raises:
             InvalidArgument: if one is unknown.
         """
-        asked = [name for name in self.eval if not _is_other(name)]
+        others = (_is_other, foreign.is_name, imaging.is_name)
+        asked = [name for name in self.eval if not any(is_other(name) for is_other in others)]
         for name in asked:
             if name not in ("auto", "all", *KINDS):
-                expected = f"auto, all, corrupted, tfds:NAME, or some of {', '.join(KINDS)}"
+                more = ["corrupted", "tfds:NAME", "npy:FOLDER", "png:FOLDER"]
+                more += [*(f"{library}:…" for library in foreign.LIBRARIES), "sensor:FILE"]
+                expected = f"auto, all, {', '.join(more)}, or some of {', '.join(KINDS)}"
                 raise InvalidArgument("eval", name, expected)
-        if "all" in asked or ("auto" in asked and perturb in (None, "all")):
-            return tuple(KINDS)
-        kinds = [kind for kind in asked if kind != "auto"]
-        if "auto" in asked:
-            families = {KINDS[kind].family for kind in str(perturb).split(",")}
+        of_sensor = perturb is not None and (imaging.is_name(perturb) or imaging.is_kind(perturb))
+        kinds = [kind for kind in asked if kind not in ("auto", "all")]
+        if "all" in asked or ("auto" in asked and (perturb in (None, "all") or of_sensor)):
+            kinds = [*all_kinds(), *kinds]
+        elif "auto" in asked:
+            families = {
+                "pixels" if is_device(kind) else KINDS[kind].family
+                for kind in str(perturb).split(",")
+            }
             kinds += [kind for kind in KINDS if KINDS[kind].family in families]
         return tuple(dict.fromkeys(kinds))
 
     @property
     def asks_for_other_images(self) -> bool:
-        """Whether there is more to test than kinds of perturbation."""
+        """Whether there is more to test with than the test images."""
         return any(map(_is_other, self.eval))
+
+    def devices(self, image_shape: tuple[int, int, int]) -> tuple[Condition, ...]:
+        """The devices whose defect maps are in files, for images of shape (H, W, C).
+
+        Raises:
+            InvalidArgument: if a file is no defect map, or not one of such images.
+            Unavailable: if one cannot be read.
+        """
+        found = [Device.read(file).fitted(image_shape) for file in self.defects]
+        if len(set(found)) < len(found):
+            raise InvalidArgument("defects", self.defects, "files of different names or contents")
+        return self.rounded(found)
+
+    def of_other_libraries(self, like: data.Data) -> tuple[Condition, ...]:
+        """The perturbations of other libraries, and sensors.
+
+        Args:
+            like: the dataset that the tested models are for.
+
+        Raises:
+            InvalidArgument: if there is no such perturbation, or two have one name.
+            Unavailable: if a library is not installed, or a file cannot be read.
+        """
+        names = dict.fromkeys(filter(imaging.is_name, self.eval))
+        sensors = self.rounded(imaging.read(name, "eval") for name in names)
+        for one in sensors:
+            one.check(like.image_shape)
+        return (*foreign.load_all(filter(foreign.is_name, self.eval), like), *sensors)
+
+    def rounded(self, tests: Iterable[Condition]) -> tuple[Condition, ...]:
+        """The same in so many bits, where that is asked for."""
+        return tuple(InBits(one, self.bits) if self.bits else one for one in tests)
 
     def other_images(
         self,
@@ -156,8 +231,8 @@ class Tests:
         data_dir: str | None,
         test_examples: int | None,
         same_classes: bool = False,
-    ) -> tuple[Recorded, ...]:
-        """The tests besides kinds of perturbation.
+    ) -> tuple[Condition, ...]:
+        """The tests besides kinds of perturbation: devices, too.
 
         Args:
             like: the dataset that the tested models are for.
@@ -166,37 +241,47 @@ class Tests:
             same_classes: their classes are those of `like`, whatever their names.
 
         Raises:
-            InvalidArgument: if a dataset is unknown or of another form.
+            InvalidArgument: if a dataset is unknown or of another form; and as
+                `of_other_libraries`.
             Unavailable: if it is not there.
         """
+        devices = self.devices(like.image_shape)
+        of_libraries = self.of_other_libraries(like)
         found: list[str] = []
-        for asked in filter(_is_other, self.eval):
+        files = [name for name in self.eval if name.startswith(_FILES)]
+        for asked in (name for name in self.eval if _is_other(name) and name not in files):
             corrupted = asked == "corrupted"
             found += (
                 data.prepared_corruptions(like, data_dir)
                 if corrupted
                 else [asked.removeprefix("tfds:")]
             )
+        own: dict[str, Any] = {"test_examples": test_examples, "same_classes": same_classes}
+        read = [Recorded(*one) for name in files for one in data.load_files(name, like, **own)]
+        if len(set(read)) < len(read):
+            raise InvalidArgument("eval", ",".join(self.eval), "folders of different names")
+        tests, memory = [], like.test.room
         try:
-            return tuple(
-                Recorded(
-                    *kind_and_severity(name),
-                    data.load_test(
-                        name,
-                        like,
-                        data_dir=data_dir,
-                        test_examples=test_examples,
-                        same_classes=same_classes,
-                    ),
-                )
-                for name in dict.fromkeys(found)
-            )
+            for name in dict.fromkeys(found):
+                split = data.load_test(name, like, data_dir=data_dir, memory=memory, **own)
+                memory -= split.bytes_in_memory
+                tests.append(Recorded(*kind_and_severity(name), split))
         except InvalidArgument as error:
             raise error.with_value(f"{','.join(self.eval)} with {error.value}") from None
+        all_others = (*tests, *read, *of_libraries)
+        in_bytes = [one for one in all_others if not isinstance(one, InBits)]
+        if self.bits not in (None, 8) and in_bytes:
+            problem = f"it is not for {in_bytes[0].kind} and the like, whose images have 8 bits"
+            warnings.warn(f"--bits={self.bits}: {problem}", stacklevel=2)
+        return (*devices, *all_others)
+
+
+# Images in a folder of files.
+_FILES = ("npy:", "png:")
 
 
 def _is_other(name: str) -> bool:
-    return name == "corrupted" or name.startswith("tfds:")
+    return name == "corrupted" or name.startswith(("tfds:", *_FILES))
 
 
 def kind_and_severity(name: str) -> tuple[str, float]:
@@ -279,3 +364,16 @@ def some(declares: type, only: Collection[str] | None = None, **defaults: Any) -
         setting = dataclasses.replace(found[name].setting, default="")
         found[name] = dataclasses.replace(found[name], setting=setting, default=default)
     return [found[name] for name in (found if only is None else only)]
+
+
+def measuring(**tests: Any) -> dict[str, list[Declared]]:
+    """The groups of flags that all commands have which measure saved classifiers.
+
+    Args:
+        **tests: defaults of `Tests` that are others here.
+    """
+    return {
+        "Data": [*some(Dataset), *some(Sources, TEST_DATA)],
+        "Tests": [*some(Tests, **tests), *some(Run, ["channel_blur", "seed"])],
+        "Outputs": some(Outputs),
+    }

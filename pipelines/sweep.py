@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +17,9 @@ from robust_tf.executors.processes import LocalPool
 from robust_tf.executors.ray import Cluster, RayPool
 from robust_tf.files import prepare_directory
 from robust_tf.paper import examples, figures
-from robust_tf.perturbations import KINDS
+from robust_tf.perturbations import all_kinds
 from robust_tf.runs import declaration, defaults, estimate, stages, sweeps
+from robust_tf.runs.budget import Budget, seconds_of
 from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
 from robust_tf.runs.sources import Sources
 from robust_tf.runs.tasks import Task, plan, work
@@ -42,12 +44,15 @@ _PERTURBING = [name for name in STRATEGIES if name != "natural"]
 class Selected:
     """Which part of an experiment is carried out."""
 
-    datasets: Annotated[tuple[str, ...] | None, names("TFDS datasets, separated by commas.")] = None
+    datasets: Annotated[
+        tuple[str, ...] | None,
+        names("TFDS datasets, or pictures as folder:PATH or csv:FILE, separated by commas."),
+    ] = None
     strategies: Annotated[
         tuple[str, ...] | None, names(f"Some of {', '.join(_PERTURBING)}.", default="all")
     ] = None
     perturbs: Annotated[
-        tuple[str, ...] | None, names(f"Some of {', '.join(KINDS)}.", default="all")
+        tuple[str, ...] | None, names(f"Some of {', '.join(all_kinds())}.", default="all")
     ] = None
     levels: Annotated[
         tuple[float, ...] | None,
@@ -89,6 +94,16 @@ class Execution:
             "Threads of each of them. Their number shows in the last digits of accuracies.",
             at_most=machine.MOST_THREADS,
             default="a fair share of the cores, or --num_cpus",
+        ),
+    ] = None
+    budget: Annotated[
+        float | None,
+        Setting(
+            "Begin no model that would not end within this time, such as 3h or 1h30m; the same "
+            "command goes on with the others.",
+            parse=seconds_of,
+            allows=lambda seconds: True,
+            default="none",
         ),
     ] = None
     executor: Annotated[
@@ -176,6 +191,7 @@ def run(
         values: what the flags say.
         finish: what else to make of the tables, given the output directory.
     """
+    begun = time.monotonic()
     selection = Selection(**values.of(("datasets", *experiment.selects)))
     cells = experiment.cells(selection)
     all_tests = values.defaults.get("eval") is not None and values.eval == "all"
@@ -189,7 +205,12 @@ def run(
     machine.use_threads(threads)
     machine.share_gpus()  # with the workers
     sources = app.sources(values)
-    datasets = {name: _load(sources, name) for name in dict.fromkeys(c.dataset for c in cells)}
+    asked = {name: _load(sources, name) for name in dict.fromkeys(c.dataset for c in cells)}
+    places = {dataset.name: name for name, dataset in asked.items()}
+    if len(places) < len(asked):
+        raise InvalidArgument("datasets", ",".join(asked), "folders or lists of different names")
+    cells = [dataclasses.replace(cell, dataset=asked[cell.dataset].name) for cell in cells]
+    datasets = {dataset.name: dataset for dataset in asked.values()}
     given = values.of(_of_models(experiment))
     tasks = plan(cells, given, datasets, seeds=dict.fromkeys(execution.seeds), trials=values.trials)
     if values.dry_run:
@@ -199,32 +220,40 @@ def run(
         return
     with app.local(outputs) as folders:
         folders = {key: prepare_directory(key, folder) for key, folder in folders.items()}
-        done = (t.run for t in tasks if stages.is_finished(t.run, folders["output_dir"]))
-        app.warn_of_threads(stages.trained_with(run, folders["output_dir"]) for run in done)
+        known = (t.run for t in tasks if stages.is_finished(t.run, folders["output_dir"]))
+        app.warn_of_threads(stages.trained_with(run, folders["output_dir"]) for run in known)
         if cluster:  # its workers are started elsewhere
             folders = {key: folder.resolve() for key, folder in folders.items()}
         url = outputs.saved_models_dir
         function = functools.partial(work, threads=threads, saved_models_url=url, **folders)
+        load = functools.partial(sources.of, places=places)
         pool = (
             RayPool(cluster, function, execution.workers, folders, datasets)
             if cluster
-            else LocalPool(execution.workers or 1, functools.partial(function, load=sources.of))
+            else LocalPool(execution.workers or 1, functools.partial(function, load=load))
         )
+        limit = None
+        if execution.budget is not None:
+            estimates = estimate.seconds(tasks, datasets)
+            limit = Budget(execution.budget - (time.monotonic() - begun), estimates)
         with pool:
             failed = sweeps.carry_out(
                 experiment.name,
                 tasks,
                 pool,
-                output_dir=folders["output_dir"],
+                **folders,
                 ended=lambda task: app.upload(outputs, task.run.name),
+                budget=limit,
             )
+        done = sum(task.is_done(folders["output_dir"]) for task in tasks)
+        done -= sum(outcome.task.is_done(folders["output_dir"]) for outcome in failed)
         if experiment.name == "impact":
             examples.write(tasks, datasets, **folders)
         if experiment.name in figures.FIGURES:
             figures.draw(experiment.name, folders["output_dir"], values.reference)
         if finish:
             finish(folders["output_dir"])
-        if all_tests:
+        if all_tests and done:
             trials, all_runs = (
                 results.read_experiment(folders["output_dir"], experiment.name, name)
                 for name in ("trials", "runs")
@@ -234,7 +263,9 @@ def run(
             print(f"\nThe {_SHOWN} best in the worst case of all tests\n{app.IN_BRACKETS}\n")
             app.print_profile(trials, all_runs, _SHOWN)
     are = "is" if len(tasks) == 1 else "are"
-    print(f"{len(tasks) - len(failed)} of {results.counted(len(tasks), 'model')} {are} done")
+    print(f"{done} of {results.counted(len(tasks), 'model')} {are} done")
+    if done + len(failed) < len(tasks):
+        print("the others would not end in time; the same command goes on with them")
     print(f"tables   {outputs.output_dir}/{experiment.name}/tables")
     print(f"figures  {outputs.output_dir}/{experiment.name}/figures")
     if failed:

@@ -3,7 +3,7 @@
 An implementation of Cavey, Dolan and Stock, *Strategies for Robust Image
 Classification* (2020, arXiv 2004.03452), in Keras 3 and TensorFlow.
 
-`import robust_tf as rt` offers what a notebook needs: five names, and the packages that an
+`import robust_tf as rt` offers what a notebook needs: a few names, and the packages that an
 image meets on its way, each imported when it is first used.
 
 Examples:
@@ -21,16 +21,21 @@ from typing import TYPE_CHECKING
 from robust_tf.errors import Unavailable as _Unavailable
 
 if TYPE_CHECKING:
-    from robust_tf import data, models, results, runs, saved_models, studies, training
+    from robust_tf import data, layers, models, results, runs, saved_models, studies, training
     from robust_tf.evaluation import Evaluator, evaluate
+    from robust_tf.notebook import benchmark, fit, load_model
     from robust_tf.perturbations import Mixture, Perturbation, perturb
 
 __all__ = [
     "Evaluator",
     "Mixture",
     "Perturbation",
+    "benchmark",
     "data",
     "evaluate",
+    "fit",
+    "layers",
+    "load_model",
     "models",
     "perturb",
     "results",
@@ -61,7 +66,10 @@ _PLACES = {
     "Evaluator": "evaluation",
     "Mixture": "perturbations",
     "Perturbation": "perturbations",
+    "benchmark": "notebook",
     "evaluate": "evaluation",
+    "fit": "notebook",
+    "load_model": "notebook",
     "perturb": "perturbations",
 }
 

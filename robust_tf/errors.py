@@ -15,7 +15,7 @@ class InvalidArgument(ValueError):
 
     def __init__(self, argument: str, value: object, expected: str):
         """See the class."""
-        text = ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+        text = ",".join(map(_shown, value)) if isinstance(value, list | tuple) else value
         received = argument if value is None else f"{argument}={text}"
         super().__init__(f"{received}: expected {expected}")
         self.argument, self.value, self.expected = argument, value, expected
@@ -50,6 +50,10 @@ class Unavailable(RuntimeError):
     def of(self, argument: str) -> "Unavailable":
         """The same error, for an argument of another name."""
         return Unavailable(argument, self.value, self.problem)
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

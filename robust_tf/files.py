@@ -15,6 +15,9 @@ from pathlib import Path
 
 from robust_tf.errors import Unavailable, one_line
 
+# `secrets.token_hex(4)`, in names of what is not complete yet.
+_TOKEN = "[0-9a-f]{8}"
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -28,7 +31,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     name = f".{secrets.token_hex(4)}-{path.name}"
-    _sweep(path.parent, rf"\.[0-9a-f]+-{re.escape(path.name)}")
+    _sweep(path.parent, rf"\.{_TOKEN}-{re.escape(path.name)}")
     with _temporary(path.with_name(name), Path.touch) as temporary:
         yield temporary
         _flush(temporary)  # on disk before the name is, should the power fail
@@ -51,7 +54,7 @@ def new_folder(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     name = f".{path.name}-{secrets.token_hex(4)}"
-    _sweep(path.parent, rf"\.{re.escape(path.name)}-[a-z0-9_]{{8}}")
+    _sweep(path.parent, rf"\.{re.escape(path.name)}-{_TOKEN}")
     with _temporary(path.with_name(name), Path.mkdir) as temporary:
         yield temporary
         rename_folder(temporary, path)
@@ -104,7 +107,7 @@ def _sweep(folder: Path, pattern: str) -> None:
 def sweep_versions(folder: Path) -> None:
     """Removes what is left of exports that were killed, in a directory of versions."""
     if folder.is_dir():
-        _sweep(folder, r"\.[0-9]+-[a-z0-9_]{8}")
+        _sweep(folder, rf"\.[0-9]+-{_TOKEN}")
 
 
 def remove_folder(folder: Path) -> None:
@@ -192,7 +195,8 @@ def for_tensorflow(folder: Path) -> Iterator[Path]:
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes out of a folder; waits, with a warning, while one holds it.
 
-    The lock ends with the process that holds it, even if that is killed.
+    The lock ends with the process that holds it, even if that is killed. A folder that an error
+    leaves empty is removed.
 
     Args:
         folder: created if absent. If it is renamed meanwhile, processes that wait proceed.
@@ -209,6 +213,10 @@ def locked(folder: Path) -> Iterator[None]:
             warnings.warn(f"waiting for another process, which works on {folder}", stacklevel=3)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # there is something in it
+            folder.rmdir()
+        raise
     finally:
         os.close(descriptor)
 
@@ -228,6 +236,14 @@ def is_locked(folder: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def user_cache() -> Path:
+    """The directory for what can be made again: below `XDG_CACHE_HOME`, or else ~/.cache."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # as its specification says
+        cache = Path.home() / ".cache"
+    return cache / "robust_tf"
 
 
 # What helps, by the number of an error; any other may be one of those of `tf.errors`.

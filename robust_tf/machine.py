@@ -46,6 +46,48 @@ def share_gpus() -> None:
         tf.config.experimental.set_memory_growth(gpu, True)
 
 
+# Limit and statistics of a container's memory, and what of it cannot be given back: of version 2
+# and 1 of control groups.
+_LIMITS = (
+    ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.stat", "anon"),
+    (
+        "sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "sys/fs/cgroup/memory/memory.stat",
+        "total_rss",
+    ),
+)
+# Bytes that are taken to be free where no system says how many are.
+_ASSUMED = 4 * 2**30
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """How many bytes of memory are free, or can be made so: of the machine, or of its container.
+
+    Where the system does not say what is free, as on macOS, it is all the memory that there is.
+
+    Args:
+        root: where the system's files are.
+    """
+    free = 1024 * _numbers(root / "proc/meminfo").get("MemAvailable:", 0)
+    if not free:
+        pages = [name for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES") if name in os.sysconf_names]
+        free = os.sysconf(pages[0]) * os.sysconf("SC_PAGE_SIZE") if pages else _ASSUMED
+    for limit, statistics, taken in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max": no limit
+            most = int((root / limit).read_text(encoding="ascii"))
+            free = min(free, most - _numbers(root / statistics).get(taken, 0))
+    return max(free, 0)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """The numbers of a file of lines such as "name 7 kB"; none where there is no such file."""
+    with contextlib.suppress(OSError):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        parts = [line.split() for line in lines]
+        return {part[0]: int(part[1]) for part in parts if len(part) > 1 and part[1].isdecimal()}
+    return {}
+
+
 def name() -> str:
     """The name of the GPU, or else of the CPU: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
     for gpu in tf.config.list_physical_devices("GPU"):

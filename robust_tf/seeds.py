@@ -158,18 +158,18 @@ def normals(seeds: tf.Tensor, blocks: tf.Tensor, draw: int) -> tuple[tf.Tensor, 
 
 def _box_muller(a: tf.Tensor, b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     uniform_above_zero = (tf.cast(a, tf.float32) + 1.0) * 2.0**-32
-    radius = tf.sqrt(-2.0 * _log(uniform_above_zero))
+    radius = tf.sqrt(-2.0 * log(uniform_above_zero))
     cosine, sine = _cosine_and_sine(tf.bitcast(b, tf.int32))
     return radius * cosine, radius * sine
 
 
-def _log(x: tf.Tensor) -> tf.Tensor:
+def log(x: tf.Tensor) -> tf.Tensor:
     """The natural logarithm of float32 numbers above 0."""
     bits = tf.bitcast(x, tf.int32)
     exponent = tf.bitwise.right_shift(bits - _SQRT_HALF_BITS, 23)
     # x = 2**exponent * (1 + f), 1 + f in [sqrt(1/2), sqrt(2))
     f = tf.bitcast(bits - tf.bitwise.left_shift(exponent, 23), tf.float32) - 1.0
-    rest = f * f * (f * _polynomial(f, _LOG) - 0.5)
+    rest = f * f * (f * polynomial(f, _LOG) - 0.5)
     return f + rest + tf.cast(exponent, tf.float32) * np.float32(np.log(2.0))
 
 
@@ -179,8 +179,8 @@ def _cosine_and_sine(turns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     rest = turns - tf.bitwise.left_shift(quarter, 30)  # within an eighth of a turn
     x = tf.cast(rest, tf.float32) * np.float32(2.0 * np.pi * 2.0**-32)
     z = x * x
-    sine = x + x * z * _polynomial(z, _SINE)
-    cosine = 1.0 - 0.5 * z + z * z * _polynomial(z, _COSINE)
+    sine = x + x * z * polynomial(z, _SINE)
+    cosine = 1.0 - 0.5 * z + z * z * polynomial(z, _COSINE)
     odd = tf.bitwise.bitwise_and(quarter, 1) == 1
     return (
         _negated_where(quarter + 1, tf.where(odd, sine, cosine)),
@@ -194,7 +194,7 @@ def _negated_where(quarter: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     return tf.bitcast(tf.bitwise.bitwise_xor(tf.bitcast(x, tf.int32), sign), tf.float32)
 
 
-def _polynomial(x: tf.Tensor, coefficients: tuple[float, ...]) -> tf.Tensor:
+def polynomial(x: tf.Tensor, coefficients: tuple[float, ...]) -> tf.Tensor:
     """Horner's rule, highest power first."""
     result = tf.fill(tf.shape(x), np.float32(coefficients[0]))
     for coefficient in coefficients[1:]:

@@ -14,8 +14,10 @@ Nothing here knows of images or models.
 """
 
 import dataclasses
+import difflib
 import functools
 import inspect
+import itertools
 import math
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -67,11 +69,25 @@ class Setting:
         Raises:
             InvalidArgument: if it is not allowed.
         """
-        if self.parse is not None:
-            value = self.parse(value)
-        if not self.allows(value):
-            raise InvalidArgument(name, value, self.expected)
-        return value
+        parsed = value if self.parse is None else self.parse(value)
+        if self.allows(parsed):
+            return parsed
+        raise InvalidArgument(name, value if isinstance(value, str) else parsed, self.expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """What may be chosen besides the members of a choice.
+
+    Attributes:
+        kind: a dataclass with the settings that it has; whoever makes the whole makes it, too.
+        expected: what is allowed, completing "or".
+        allows: whether a value is allowed.
+    """
+
+    kind: type
+    expected: str
+    allows: Callable[[Any], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +98,30 @@ class OneOf:
         help: what is chosen, and what each member is.
         members: the dataclasses by name.
         default: the default in words, where it is no constant.
+        other: what may be chosen besides; None for nothing.
     """
 
     help: str
     members: Mapping[str, type]
     default: str = ""
+    other: Other | None = None
 
     @property
     def setting(self) -> Setting:
         """The setting that chooses."""
-        return dataclasses.replace(choice(self.help, self.members), default=self.default)
+        setting = dataclasses.replace(choice(self.help, self.members), default=self.default)
+        if (other := self.other) is None:
+            return setting
+        return dataclasses.replace(
+            setting,
+            expected=f"{setting.expected}, or {other.expected}",
+            allows=lambda value: value in self.members or other.allows(value),
+        )
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        """All dataclasses that may be chosen."""
+        return (*self.members.values(), *([self.other.kind] if self.other else []))
 
     def name_of(self, member: Any) -> str:
         """The name of a member, or the text of a value that is none."""
@@ -115,7 +145,7 @@ class Parsed:
 
 
 def _is_number(value: Any, kinds: Any) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < 1e308
 
 
 def whole(help: str, at_least: int = 1, at_most: float = math.inf, **more: Any) -> Setting:
@@ -140,7 +170,8 @@ def number(
 ) -> Setting:
     """A finite number within bounds."""
     if above > -math.inf:
-        bounds = f"above {above:g}"
+        bounds = f"above {above:g}" + (f", at most {at_most:g}" if at_most < math.inf else "")
+        bounds += f", below {below:g}" if below < math.inf else ""
     elif at_most < math.inf:
         bounds = f"from {at_least:g} to {at_most:g}"
     elif below < math.inf:
@@ -162,17 +193,18 @@ def choice(help: str, names: Iterable[str], **more: Any) -> Setting:
     return Setting(help, str, f"one of {', '.join(names)}", names.__contains__, names, **more)
 
 
-def names(help: str, allowed: Iterable[str] = (), **more: Any) -> Setting:
-    """Some of some names, or any, each once."""
+def names(help: str, allowed: Iterable[str] = (), empty: bool = True, **more: Any) -> Setting:
+    """Some of some names, or any, each once; none of any only if `empty`."""
     allowed = tuple(allowed)
 
     def parse(value: Iterable[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
     def allows(value: Any) -> bool:
-        return not allowed or set(value) <= set(allowed)
+        return set(value) <= set(allowed or value) and bool(value or (empty and not allowed))
 
-    return Setting(help, list, f"some of {', '.join(allowed)}", allows, parse=parse, **more)
+    expected = f"some of {', '.join(allowed)}" if allowed else "one or more, separated by commas"
+    return Setting(help, list, expected, allows, parse=parse, **more)
 
 
 def switch(help: str, **more: Any) -> Setting:
@@ -196,6 +228,26 @@ def wholes(help: str, at_least: int = 1, empty: bool = False, **more: Any) -> Se
         return all(_is_number(number, int) and number >= at_least for number in value)
 
     expected = f"whole numbers from {at_least} on, separated by commas"
+    return Setting(help, str, expected, allows, parse=parse, **more)
+
+
+def ages(help: str, **more: Any) -> Setting:
+    """Rising numbers, from a sequence or a text such as "1,2.5,4"; "0:10" is 0, 1, … 10."""
+
+    def parse(value: Any) -> Any:
+        try:
+            if isinstance(value, str):
+                first, colon, last = value.partition(":")
+                value = range(int(first), int(last) + 1)[:1001] if colon else value.split(",")
+            return tuple(map(float, value))
+        except (TypeError, ValueError):
+            return value
+
+    def allows(value: Any) -> bool:
+        ends = (-1e-9, *value, 1000) if isinstance(value, tuple) and value else (0, 0)
+        return all(a < b for a, b in itertools.pairwise(ends))
+
+    expected = "rising numbers from 0 to below 1000, with commas, or a range such as 0:10"
     return Setting(help, str, expected, allows, parse=parse, **more)
 
 
@@ -241,7 +293,7 @@ def walk(kind: type, chosen_by: str = "") -> Iterator[Declared]:
             if default is not dataclasses.MISSING:
                 default = declares.name_of(default)
             yield Declared(field.name, declares.setting, default, chosen_by)
-            for member in declares.members.values():
+            for member in declares.kinds:
                 yield from walk(member, field.name)
         elif isinstance(declares, Parsed):
             for name, setting in declares.settings.items():
@@ -272,7 +324,11 @@ def check(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     checked = {}
     for name, value in given.items():
         if name not in known:
-            raise InvalidArgument(name, value, f"one of the settings {', '.join(known)}")
+            near = difflib.get_close_matches(name, known)
+            expected = f"one of the settings {', '.join(known)}"
+            if near:
+                expected = f"a setting that there is, such as {', '.join(near)}"
+            raise InvalidArgument(name, value, expected)
         checked[name] = known[name].setting.check(name, value)
     return checked
 
@@ -286,8 +342,9 @@ def check_fields(value: Any) -> None:
     kind: Any = type(value)
     for field, declares in _fields(kind):
         if isinstance(declares, Setting):
-            name = declares.name or field.name
-            object.__setattr__(value, field.name, declares.check(name, getattr(value, field.name)))
+            name, own = declares.name or field.name, getattr(value, field.name)
+            if own is not None or field.default is not None:
+                object.__setattr__(value, field.name, declares.check(name, own))
 
 
 def make(kind: type, values: Mapping[str, Any], asked: Iterable[str] = (), **known: Any) -> Any:
@@ -319,6 +376,8 @@ def _make(kind: type, values: Mapping[str, Any], known: Mapping[str, Any], used:
         if field.name in known:
             arguments[field.name] = known[field.name]
             used.add(field.name)
+            if isinstance(declares, OneOf):
+                used.update(flatten(known[field.name]))
         elif isinstance(declares, Setting):
             name = declares.name or field.name
             used.add(name)

@@ -38,6 +38,7 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
         64 rows are computed at a time.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
+    compiled._omit_frequent_tracing_warning = True  # shapes differ, and `size_for` bounds them
 
     def size_for(batches: tuple[tf.Tensor, ...], arguments: tuple) -> int:
         """How many rows to compile for, at most; eagerly."""
@@ -51,7 +52,7 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
     def call(batches: tuple[tf.Tensor, ...], *arguments: object) -> tf.Tensor:
         batches = tuple(tf.convert_to_tensor(batch) for batch in batches)
-        known = any(batch.shape[0] is not None for batch in batches)
+        known = any(batch.shape[0] for batch in batches)
         if known and not tf.executing_eagerly():
             return compiled(batches, *arguments)
         if tf.executing_eagerly():
@@ -61,7 +62,8 @@ def by_rows(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
             done = [compiled(tuple(_padded(x, size) for x in part), *arguments) for part in parts]
             return (done[0] if len(done) == 1 else tf.concat(done, 0))[:rows]
         rows = tf.shape(batches[0])[0]
-        padded = tuple(_padded(batch, padded_size(rows, 4)) for batch in batches)
+        size = padded_size(tf.maximum(rows, 1), 4)  # some ops fail without any row
+        padded = tuple(_padded(batch, size) for batch in batches)
         return compiled(padded, *arguments)[:rows]
 
     return call
@@ -106,7 +108,10 @@ def in_xla() -> bool:
 
 
 def not_constant(tensors: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
-    """The same tensors, of which XLA computes nothing while it compiles; where `in_xla`."""
+    """The same tensors, of which XLA computes nothing while it compiles; where `in_xla`.
+
+    What they are computed from is computed once, too, and not in the loops that use them.
+    """
     return tuple(xla.optimization_barrier(*tensors))
 
 

@@ -26,7 +26,8 @@ from tests.helpers import ROOT, carry_out, command_line, short, weights
 LONG = (
     "test_ray", "test_cifar10", "test_pipeline", "test_sweeps", "test_training",
     "test_standardization", "test_benchmarks", "test_compact", "test_transfer_runs",
-    "test_readme", "test_uploads", "test_distribution", "test_clean_processes", "test_mixtures",
+    "test_readme", "test_uploads", "test_commands_at_urls", "test_distribution",
+    "test_clean_processes", "test_mixtures",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from robust_tf import runs
 from robust_tf.data import Data, Split
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.models import blocks
+from robust_tf.saved_models import classifiers
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,9 +41,15 @@ _OUTPUTS = {
     "pipelines.standardization": _BOTH,
     "pipelines.report": _RESULTS,
     "pipelines.evaluate": _RESULTS,
+    "pipelines.export": _RESULTS,
     "pipelines.sensor_map": _RESULTS,
+    "pipelines.pairs": _RESULTS,
+    "pipelines.fleet": _RESULTS,
     "pipelines.confusions": _RESULTS,
     "pipelines.compare": _RESULTS,
+    "pipelines.certify": _RESULTS,
+    "pipelines.remedies": _BOTH,
+    "pipelines.corrupt": {"output_dir": "perturbed"},
     "pipelines.serve": {},
 }
 
@@ -186,3 +193,15 @@ def rows_of(images: tf.Tensor, classes: int) -> tf.Tensor:
 
 def spec(*, dtype=tf.float32, batch=None, side=SIDE) -> tf.TensorSpec:
     return tf.TensorSpec([batch, side, side, 1], dtype, name="images")
+
+
+def linear_classifier(data: Data, name: str, examples: int) -> classifiers.Classifier:
+    """A classifier of one dense layer, by least squares on the first training images."""
+    images = data.train.images_at(tf.range(examples)).numpy().reshape(examples, -1)
+    targets = np.eye(len(data.label_names))[data.train.labels[:examples]]
+    kernel, *_ = np.linalg.lstsq(images, targets, rcond=1e-2)
+    inputs = keras.Input(data.image_shape)
+    dense = keras.layers.Dense(targets.shape[1], use_bias=False)
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    dense.set_weights([kernel])
+    return classifiers.of_model(model, Path(name), fingerprint=name)

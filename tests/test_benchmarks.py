@@ -1,15 +1,16 @@
 """The benchmarks run; how fast anything is, no test says."""
 
+import importlib.util
 import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import peers
+from benchmarks import disk, fleet, peers, sensor, sensor_chain, sensor_peers
 from benchmarks.isolated import Isolated
 from benchmarks.timing import Failed, medians
-from robust_tf.perturbations import KINDS
+from robust_tf import sensors
 from tests.helpers import ROOT, outcome
 
 
@@ -23,9 +24,32 @@ def test_parts_run(forks, tmp_path, tmp_path_factory):
     assert set(goals["goal"]) >= {1, 4, 6, 7}
     assert (goals["figure"] > 0).all()
     speeds = pd.read_csv(tmp_path / "perturbations.csv")
-    assert set(speeds["perturb"]) == set(KINDS)
+    assert set(speeds["perturb"]) == {"hot", "noise", "blur"}
     assert {"robust_tf, tf.data", "NumPy, usual"} <= set(speeds["tool"])
     assert (tmp_path / "perturbations.png").stat().st_size > 10_000
+
+
+def test_sensors_kinds_and_fleets_are_measured(small):
+    """A few images, devices and kinds of each, in this process."""
+    parts = [sensor.chain(1, 10, 500), sensor.corrections(1, (6, 5, 1), 10, 500)]
+    parts += [sensor.kind(1, "warm", 100)]
+    rows, left_out = (sum(one, []) for one in zip(*parts))
+    assert left_out == [] and len(rows) >= 12
+    assert all(speed > 0 for row in rows for speed in row[3:])
+    table = fleet.measure(small, 1, ["--data_source=sample", "--test_examples=100"], 500)
+    assert set(table["way"]) == {"bare", "study", "pipelines.fleet"}
+    assert (table["images"] == 200).all() and (table["seconds"] > 0).all()
+    assert [goal[0] for goal in fleet.goals(table)] == [12]
+
+
+def test_photos_are_read_by_all_that_are_there():
+    table, left_out = disk.measure(1, disk.PHOTOS // 40)
+    assert set(table["tool"]) >= {"robust_tf, from disk", "Keras, image_dataset_from_directory"}
+    assert (table["images_per_s"] > 0).all()
+    there = importlib.util.find_spec("torch") is not None
+    assert [line.partition(",")[0] for line in left_out] == ([] if there else ["PyTorch"])
+    numbers = [number for number, *_ in disk.goals(table, 1.5)]
+    assert numbers == [9] * (len(table) - 1) + [10]
 
 
 @pytest.mark.parametrize("factory", [peers.numpy_usual, peers.numpy_quickest])
@@ -82,3 +106,27 @@ def test_peers_are_measured_in_processes_and_the_others_go_on(tmp_path, monkeypa
     with pytest.raises(Failed):  # a new process, in which nothing is prepared
         medians({"bad": bad.seconds}, 1)
     assert (good.close(), bad.close(), bad.close()) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_the_chain_in_numpy_does_the_same_work(each):
+    smooth = np.linspace(0.1, 0.7, 32, dtype=np.float32)
+    images = np.tile(smooth[:, np.newaxis, np.newaxis], (300, 1, 32, 3)) * np.float32([1, 0.5, 0.8])
+    theirs = sensor_chain.chain(sensor.FOR_PEERS, each)(images)
+    taken = sensors.SensorDevice(sensor.SENSOR, None if each else 0)
+    ours = taken(images, np.stack([np.arange(300), np.zeros(300)], axis=1).astype(int)).numpy()
+    assert theirs.shape == ours.shape and theirs.dtype == ours.dtype
+    np.testing.assert_array_equal(theirs, np.round(theirs * 255) / np.float32(255))
+    # Away from hot photosites, which are elsewhere; medians, since each image may have its own.
+    for found in (np.median, lambda x, axis: np.subtract(*np.quantile(x, [0.75, 0.25], axis=axis))):
+        for channel in range(3):
+            both = [found(x[..., channel], axis=(0, 2)) for x in (theirs, ours)]
+            np.testing.assert_allclose(*both, atol=1.1 / 255)
+
+
+def test_kinds_in_numpy_change_what_they_should():
+    batch = np.full((20, 6, 5, 3), 0.5, np.float32)
+    for kind, pixels in (("row", 10), ("column", 12), ("cluster", 2), ("warm", 2)):
+        changed = (sensor_peers.numpy_scipy(kind, 2)(batch) != batch).any(axis=-1)
+        assert (changed.sum(axis=(1, 2)) == pixels).all(), kind
+        assert (batch == 0.5).all()

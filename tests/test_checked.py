@@ -1,5 +1,7 @@
 """Damaged and edited tables: what counts of them, and what is said."""
 
+import functools
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import pytest
 
 from robust_tf import results
 from robust_tf.errors import Unavailable
+from robust_tf.evaluation import Natural
+from robust_tf.results import tables
 from tests.test_results import trials, write_run
 
 
@@ -176,3 +180,59 @@ def test_damaged_checksums_are_said(tmp_path, content):
     path.with_name("checksums.json").write_text(content)
     with pytest.raises(Unavailable, match="; remove checksums.json"):
         results.read(tmp_path, "runs")
+
+
+def plan(*runs, **more) -> pd.DataFrame:
+    """Rows of a plan: no two of one cell."""
+    cell = {name: name for name in tables._CELL_COLUMNS}
+    own = {"tests": "natural", "trials": 2, "test_examples": 9, "dropout": 0.5, "train_level": 1}
+    rows = [cell | own | {"run": run, "seed": n} | more for n, run in enumerate(runs)]
+    return pd.DataFrame(rows).assign(strategy="constant")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(",2,9,", ",1,9,"), ("natural,", "hot 2,"), (",9,", ",8,"), ("0.5", "0.25")]
+)
+def test_a_plan_that_was_edited_in_range_is_not_taken(tmp_path, old, new):
+    results.add_to_plan(tmp_path, "sweep", plan("a", "b"))
+    path = tmp_path / "sweep" / "models.csv"
+    path.write_text(path.read_text().replace(old, new, 1))
+    for act in (results.gather, functools.partial(results.add_to_plan, rows=plan("c"))):
+        with pytest.raises(Unavailable, match="models.csv is damaged .line 2: not as it was writ"):
+            act(tmp_path, "sweep")
+    path.unlink()  # as the line says
+    results.add_to_plan(tmp_path, "sweep", plan("a", "b"))
+    assert len(results.read_experiment(tmp_path, "sweep", "models")) == 2
+
+
+def test_a_plan_that_is_stopped_while_it_grows_is_whole(tmp_path, monkeypatch):
+    results.add_to_plan(tmp_path, "sweep", plan("a", "b"))
+    path = tmp_path / "sweep" / "models.csv"
+    before, replace = path.read_bytes(), os.replace
+
+    def stop(source, target):
+        if Path(target) == path:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", stop)
+        results.add_to_plan(tmp_path, "sweep", plan("a", "b", "c", new="later"))
+    assert path.read_bytes() == before
+    assert len(results.read_experiment(tmp_path, "sweep", "models")) == 2
+    results.add_to_plan(tmp_path, "sweep", plan("a", "b", "c", new="later"))
+    assert results.read_experiment(tmp_path, "sweep", "models")["run"].tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("content", ["", "run;trial\n", "\0" * 50, "<<<<<<< HEAD\n"])
+def test_a_table_of_which_nothing_counts_is_kept_aside(tmp_path, small, trained, content):
+    path = tmp_path / "a" / "trials.csv"
+    path.parent.mkdir()
+    path.write_text(content)
+    columns = dict.fromkeys([*tables.TRAINING_COLUMNS, "saved_model"], "x") | {"seed": 0}
+    columns |= {"strategy": "natural", "train_perturb": "none", "train_level": None}
+    with pytest.warns(UserWarning, match="no row counts; kept as trials-damaged.csv"):
+        rows = results.trials.complete(
+            path, trained, small.test, [Natural()], columns, trials=1, seed=0
+        )
+    assert len(rows) == 1 and path.with_name("trials-damaged.csv").read_text() == content

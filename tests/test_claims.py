@@ -34,6 +34,17 @@ def test_known_verdicts(published):
     assert {text: found[text] for text in expected} == expected
 
 
+def test_seeds_that_say_the_same_are_counted(published):
+    text = "Dead pixels hardly touch MNIST."
+    mine = (published["dataset"] == "mnist") & (published["test_perturb"] == "dead")
+    other = published.assign(mean=published["mean"].where(~mine, published["mean"] - 0.2))
+    seeds = [claims.Accuracies(points) for points in (published, other, published, other.head(3))]
+    found = claims.check(seeds[0])
+    agreeing = claims.agreeing(found["verdict"], seeds)
+    assert dict(zip(found["text"], agreeing))[text] == "2 of 3"  # the last cannot tell
+    assert set(claims.agreeing(found["verdict"], [])) == {""}
+
+
 def test_numbers_decide(published):
     text = "Constant training with 7 hot pixels keeps MNIST above 97 % in all pixel tests."
     changed = published.copy()

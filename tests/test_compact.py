@@ -237,11 +237,11 @@ def test_the_papers_runs_keep_their_names(small):
 
 @pytest.mark.full_data
 def test_it_learns_cifar10_in_seconds():
-    data = data_lib.load("cifar10", train_examples=4000, test_examples=500)
-    run = runs.resolve(data, model="compact", epochs=2, batch_size=100)
+    data = data_lib.load("cifar10", train_examples=1500, test_examples=500)
+    run = runs.resolve(data, model="compact", epochs=2, batch_size=50)
     started = run.strategy.prepare(data.train, lambda: run.build_model(data), run.recipe)
     fit(started)
-    assert Evaluator(started.model, data.test).accuracy(NaturalImages()) > 0.35
+    assert Evaluator(started.model, data.test).accuracy(NaturalImages()) > 0.3
 
 
 def test_a_sweep_takes_it(in_process):

@@ -154,7 +154,7 @@ def test_the_pipeline(command, exported, tmp_path):
     assert {path.name for path in (folder / "figures").iterdir()} == {"changes.png", "flips.png"}
     for asked in ("corrupted", "hot,tfds:kmnist"):
         done = command(f"--eval={asked}", pipeline="pipelines.confusions")
-        check_one_line(done, 2, f"--eval={asked}: expected kinds of perturbation")
+        check_one_line(done, 2, f"--eval={asked}: expected perturbations of the test images")
 
 
 def test_trials(trained, small):

@@ -120,7 +120,9 @@ def test_trials_of_a_replaced_savedmodel_are_measured_again(small, finished, fol
     version = folders["saved_models_dir"] / finished.name / "1"
     shutil.rmtree(version)
     shutil.copytree(other, version)
-    with pytest.warns(UserWarning, match=f"trials of another SavedModel than {finished.name}/1"):
+    with pytest.warns(
+        UserWarning, match=f"trials of another model than {finished.name}, {finished.name}/1"
+    ):
         trials = carry_out(finished, small, folders, trials=4)
     assert len(trials) == len(first) + 1 and set(trials["saved_model"]).isdisjoint(
         first["saved_model"]
@@ -186,9 +188,7 @@ def test_tables_from_before_there_were_digests(small, finished, folders, monkeyp
 
 
 class _Reached(BaseException):
-    @classmethod
-    def stop(cls, *_, **__):
-        raise cls
+    """What a study stops with where it would measure."""
 
 
 def test_studies_of_other_content_have_folders_of_their_own(
@@ -204,8 +204,14 @@ def test_studies_of_other_content_have_folders_of_their_own(
     hot = (Natural(), Perturbation("hot", 1))
     own = {"trials": 1, "seed": 0, "output_dir": tmp_path, "progress": False}
     assert len({robustness.write(model, data, hot, **own)[0] for data in datasets}) == 3
+    seen = set()
+
+    def stop(*_, **__):
+        seen.update(path.name for path in tmp_path.iterdir())
+        raise _Reached
+
     for study in (confusions, comparison, sensor_map):  # each makes its folder, then measures
-        monkeypatch.setattr(study, "measure", _Reached.stop)
+        monkeypatch.setattr(study, "measure", stop)
     for data in datasets:
         for write in (
             lambda data: confusions.write(model, data, hot[1:], **own),
@@ -214,7 +220,8 @@ def test_studies_of_other_content_have_folders_of_their_own(
         ):
             with pytest.raises(_Reached):
                 write(data)
-    assert len(list(tmp_path.iterdir())) == 4 * len(datasets)
+    assert len(seen) == 4 * len(datasets)
+    assert len(list(tmp_path.iterdir())) == len(datasets)  # empty ones are not left
     trials = results.read(tmp_path, "trials")
     natural = (
         trials[trials["test_perturb"] == "none"].groupby("run", sort=False)["accuracy"].first()

@@ -248,7 +248,7 @@ def test_tables_have_all_columns_that_shipped_ones_have():
 
 
 def test_every_setting_has_a_column():
-    renamed = {"perturb": "train_perturb", "level": "train_level"}
+    renamed = {"perturb": "train_perturb", "defects": "train_perturb", "level": "train_level"}
     wanted = {renamed.get(name, name) for name in settings.declared(runs.Run)}
     assert wanted <= set(runs.RUN_COLUMNS)
 
@@ -261,7 +261,7 @@ def test_a_run_is_a_value():
 
 
 def test_a_setting_that_nobody_knows_is_refused_with_the_ones_there_are():
-    with pytest.raises(InvalidArgument, match="epoch=3: expected one of the settings .*epochs"):
+    with pytest.raises(InvalidArgument, match="epoch=3: expected a setting .* such as epochs"):
         runs.resolve(MNIST, epoch=3)
 
 

@@ -152,6 +152,24 @@ def test_curves_of_robust_models_show_points_deviations_and_published_ones():
     assert "pixels in training images" in axes.get_xlabel()
 
 
+def test_several_seeds_have_bands():
+    published = numbers.published_points()
+    mine = published[(published["figure"] == "A.2") & (published["dataset"] == "mnist")]
+    reach = 0.01
+    mine = mine.assign(low=mine["mean"] - reach, high=mine["mean"] + 2 * reach, n_seeds=3)
+    (axes,) = paper_figures.curves(mine).axes
+    bands = [band for band in axes.collections if band.get_alpha() == 0.12]
+    lines = [bar for bar in axes.containers if bar.get_label() == "noise 0.05"]
+    assert len(bands) == len(axes.containers) == 4
+    expected = lines[0].lines[0].get_ydata()
+    (band,) = (b for b, bar in zip(bands, axes.containers) if bar is lines[0])
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(expected.min() - 100 * reach)
+    assert heights.max() == pytest.approx(expected.max() + 200 * reach)
+    legend = {text.get_text() for text in axes.figure.legends[0].get_texts()}
+    assert "one more seed, 95 %" in legend
+
+
 def test_curves_of_natural_models_have_a_panel_a_dataset():
     published = numbers.published_points()
     figure = paper_figures.curves(published[published["figure"] == "6"])

@@ -189,3 +189,39 @@ def test_a_link_to_itself_is_one_line(in_process, tmp_path, flag):
     for place in ("loop", "loop/inside"):
         done = in_process(f"--{flag}={tmp_path}/{place}", "--data_source=sample")
         check_one_line(done, 1, f"--{flag}={tmp_path}/{place}: writing failed")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, MemoryError])
+@pytest.mark.parametrize("written", [False, True])
+def test_a_folder_that_an_error_leaves_empty_is_removed(tmp_path, error, written):
+    with pytest.raises(error), locked(tmp_path / "a" / "b"):
+        if written:
+            (tmp_path / "a" / "b" / "trials.csv").write_text("kept")
+        raise error
+    assert (tmp_path / "a" / "b").exists() == written
+
+
+LONG = "n" * 300
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "arguments", "code"),
+    [
+        ("evaluate", (f"--model={LONG}.keras",), 1),
+        ("evaluate", (f"--model={LONG}",), 1),
+        ("serve", (f"--model={LONG}",), 1),
+        ("compare", (LONG, "b"), 1),
+        ("report", (f"--output_dir={LONG}",), 1),
+        ("run", (f"--output_dir={'n/' * 3000}", "--data_source=sample"), 1),
+        ("run", ("--strategy=transfer", "--perturb=hot", f"--pretrained={LONG}"), 1),
+        ("evaluate", ("--model=a\0b",), 2),
+        ("run", ("--output_dir=a\0b",), 2),
+        ("run", ("--data_dir=a\0b",), 2),
+        ("compare", ("a\0b", "c"), 2),
+    ],
+)
+def test_names_that_no_file_can_have_are_one_line(in_process, pipeline, arguments, code):
+    words = {1: "File name too long", 2: "expected text without null characters"}
+    source = () if pipeline in ("report", "serve") else ("--data_source=sample",)
+    done = in_process(*arguments, *source, pipeline=f"pipelines.{pipeline}")
+    check_one_line(done, code, words[code] if f"{LONG}.keras" not in arguments[0] else "expected")

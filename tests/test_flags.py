@@ -167,6 +167,7 @@ def sample(one) -> str:
     if setting.type is bool:
         return f"--{one.name}"
     texts = {"levels": "1", "augment": "flip", "depth": "10"}
+    texts |= {"value_range": "0,255", "budget": "1h"}
     text = (
         setting.choices[0] if setting.choices else {int: "1", float: "0.5"}.get(setting.type, "8")
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import robust_tf as rt
-from robust_tf import evaluation, perturbations
+from robust_tf import evaluation, notebook, perturbations
 
 ROOT = Path(__file__).parents[1]
 # In the order in which an image meets them: a package may import what is above it. Those of
@@ -18,6 +18,8 @@ ORDER = (
     ("errors", "files", "machine", "progress", "seeds", "settings", "xla"),
     ("data",),
     ("perturbations",),
+    ("sensors",),
+    ("layers",),
     ("models",),
     ("training",),
     ("saved_models",),
@@ -25,7 +27,7 @@ ORDER = (
     ("results",),
     ("runs",),
     ("executors", "studies"),
-    ("paper",),
+    ("notebook", "paper"),
 )
 GROUND = ORDER[0]
 LEVELS = {package: level for level, packages in enumerate(ORDER) for package in packages}
@@ -221,20 +223,22 @@ def test_wrong_arrows_are_found(tmp_path):
     assert offered(tmp_path / "robust_tf/paper/__init__.py") == ("Paper.", {"train"}, None)
 
 
-def test_the_library_offers_a_dozen_names():
-    assert len(rt.__all__) == 12
+def test_the_library_offers_few_names():
+    assert len(rt.__all__) == 16
     assert set(rt.__all__) <= set(dir(rt))
     for name in rt.__all__:
         value = getattr(rt, name)
         if name in PACKAGES:
             assert value is sys.modules[f"robust_tf.{name}"]
         else:
-            assert value is getattr(evaluation, name, None) or getattr(perturbations, name, None)
+            assert value in [
+                getattr(place, name, None) for place in (evaluation, notebook, perturbations)
+            ]
     with pytest.raises(AttributeError, match="module 'robust_tf' has no attribute 'nothing'"):
         rt.nothing  # noqa: B018
 
 
-def test_type_checkers_know_the_dozen():
+def test_type_checkers_know_them():
     tree = ast.parse((ROOT / "robust_tf/__init__.py").read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     assert ast.unparse(block.test) == "TYPE_CHECKING"

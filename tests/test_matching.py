@@ -241,7 +241,7 @@ def test_labels_that_are_no_class_are_refused_when_they_are_read(part, label):
     bad = Split.of_arrays(good.test.images.numpy(), np.where(np.arange(60) < 7, label, 1))
 
     class Source:
-        def load(self, dataset):
+        def load(self, dataset, memory):
             return dataclasses.replace(good, **{part: bad})
 
     with pytest.raises(InvalidArgument, match=f"0 to 2, not {label} as 7 have of 60$"):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from robust_tf import models, results
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Natural, evaluate
-from robust_tf.perturbations import KINDS, example_seeds, mixtures
+from robust_tf.perturbations import all_kinds, example_seeds, mixtures
 from robust_tf.perturbations.mixtures import Mixture
 from robust_tf.results import trials
 from robust_tf.runs import resolve
@@ -135,7 +135,7 @@ def test_a_mixture_is_part_of_a_runs_name(small):
         run(perturb="hot,noise").name,
     }
     assert len(names) == 5
-    assert run(perturb=",".join(KINDS)).name == run(perturb="all").name
+    assert run(perturb=",".join(all_kinds())).name == run(perturb="all").name
     assert run(perturb="all").label == "constant all"
     assert run(perturb="hot", level="3").name == run(perturb="hot", level=3).name
 
@@ -176,16 +176,16 @@ def test_a_mixture_is_a_test_condition(name, small):
 def test_mixtures_of_other_ranges_are_not_told_done(small, tmp_path):
     path = tmp_path / "run" / "trials.csv"
     columns = dict.fromkeys([*results.TRAINING_COLUMNS, "saved_model"], "a")
-    columns |= {"strategy": "natural", "train_level": None, "seed": 0}
+    columns |= {"strategy": "natural", "train_perturb": "none", "train_level": None, "seed": 0}
     of_test = (100, small.test.digest)
 
     def scores(images):
         return tf.reduce_mean(images, axis=(1, 2))
 
     for mixture in (ALL, FEW):
-        assert not trials.is_complete(path, of_test, [mixture], trials=2)
+        assert not trials.is_complete(path, of_test, [mixture], columns, trials=2)
         table = trials.complete(path, scores, small.test, [mixture], columns, trials=2, seed=0)
-        assert len(table) == 2 and trials.is_complete(path, of_test, [mixture], trials=2)
+        assert len(table) == 2 and trials.is_complete(path, of_test, [mixture], columns, trials=2)
     assert len(pd.read_csv(path)) == 4
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from robust_tf import results, runs
 from robust_tf.paper import numbers
@@ -148,3 +149,55 @@ def test_gather_needs_no_folders_that_are_gone(tmp_path):
     (tmp_path / "a" / "trials.csv").unlink()
     results.gather(tmp_path, "grid")
     assert path.read_bytes() == before
+
+
+def seeds_of(tmp_path, accuracies) -> None:
+    """Natural models of an impact, one per seed, each with one test of an accuracy."""
+    folder = tmp_path / "impact" / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = [
+        trials(f"m{seed}").query("test_perturb == 'none'").assign(seed=seed, accuracy=accuracy)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    pd.concat(tables).to_csv(folder / "trials.csv", index=False)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_the_prediction_interval_holds_one_more_seed(n):
+    """In 95 % of cases, by simulation; and the interval of the mean is SciPy's."""
+    cases = 2000
+    draws = np.random.default_rng(n).normal(0.5, 0.01, (cases, n + 1))
+    summary = pd.DataFrame({"mean": draws[:, :n].ravel(), "std": 0.0})
+    summary["train_level"] = np.repeat(np.arange(cases), n)
+    summary = summary.assign(**{name: "x" for name in POINTS if name not in summary})
+    found = numbers._over_seeds(summary)
+    assert found["train_level"].tolist() == [*range(cases)] and set(found["n_seeds"]) == {n}
+    held = (found["low"] <= draws[:, n]) & (draws[:, n] <= found["high"])
+    assert abs(held.mean() - 0.95) < 4 * np.sqrt(0.95 * 0.05 / cases)
+    mean, error = draws[:, :n].mean(axis=1), scipy.stats.sem(draws[:, :n], axis=1)
+    low, high = scipy.stats.t.interval(0.95, n - 1, mean, error)
+    np.testing.assert_allclose(found["mean"] - found["ci95"], low)
+    np.testing.assert_allclose(found["mean"] + found["ci95"], high)
+
+
+def test_a_published_number_is_inside_or_not(tmp_path):
+    theirs = published(figure="4", dataset="mnist")
+    theirs = theirs[theirs["test_perturb"] == "none"]
+    truth = theirs["mean"].item()
+    for accuracies, inside in (
+        ((truth + 0.001, truth - 0.001), True),
+        ((truth + 0.02, truth + 0.021, truth + 0.0205), False),
+        ((truth,), None),
+    ):
+        seeds_of(tmp_path, accuracies)
+        compared = numbers.compare(numbers.points(tmp_path), theirs, POINTS)
+        assert compared["inside"].tolist() == [inside]
+        (row,) = numbers.agreement(compared).to_dict("records")
+        assert (row["n_several"], row["n_inside"]) == (inside is not None, inside is True)
+    assert list(numbers.points_by_seed(tmp_path)) == [0]
+
+
+def test_points_by_seed_are_each_seeds_own(tmp_path):
+    seeds_of(tmp_path, (0.9, 0.8, 0.7))
+    found = numbers.points_by_seed(tmp_path)
+    assert {seed: set(own["mean"]) for seed, own in found.items()} == {0: {0.9}, 1: {0.8}, 2: {0.7}}

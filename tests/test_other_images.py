@@ -115,7 +115,7 @@ def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkey
     asked = {"trials": 2, "seed": 0}
     first = trials.complete(path, trained, small.test, conditions, columns, **asked)
     assert first["n_examples"].tolist() == [100, 30, 100, 100]
-    assert trials.is_complete(path, (100, small.test.digest), conditions, trials=2)
+    assert trials.is_complete(path, (100, small.test.digest), conditions, columns, trials=2)
 
     def fail(*_):
         raise AssertionError("was tested again")
@@ -125,7 +125,7 @@ def test_their_trials_are_kept_and_not_repeated(trained, small, tmp_path, monkey
     pd.testing.assert_frame_equal(first, again)
     # Another number of their images is another test.
     more = [Natural(), Recorded("few", math.nan, small.test.first(31))]
-    assert not trials.is_complete(path, (100, small.test.digest), more, trials=2)
+    assert not trials.is_complete(path, (100, small.test.digest), more, columns, trials=2)
 
 
 def test_trials_of_a_condition_are_kept_when_the_next_is_stopped(trained, small, tmp_path):

@@ -13,6 +13,9 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation, gaussian_blur, perturb
 
 CASES = [("hot", 3), ("stuck", 3), ("noise", 0.05), ("blur", 0.75), ("blur", 1.3)]
+# Beyond the paper's.
+OURS = [("warm", 3), ("row", 2), ("column", 2), ("cluster", 3), ("motion", 3.0)]
+OURS += [("shot", 0.1), ("exposure", 0.3), ("contrast", 0.5)]
 FEW = [("stuck", 3), ("noise", 0.05), ("blur", 0.75)]
 RANGES = [(0, 255), (-1, 1), (-127.5, 127.5), (-2.1179, 2.64), (0, 0.001)]
 # Most tests share this shape, which XLA compiles for once.
@@ -263,7 +266,7 @@ def test_axes_that_look_wrong_are_named():
             perturb(floats(*shape), "hot", 1)
 
 
-@pytest.mark.parametrize(("kind", "level"), CASES[1:])
+@pytest.mark.parametrize(("kind", "level"), [*CASES[1:], *OURS, ("jpeg", 50)])
 def test_images_of_any_size_in_a_dataset(kind, level):
     images = [floats(8, 9, 3), floats(4, 70, 3)]
     expected = [perturb(x, kind, level, index=i).numpy() for i, x in enumerate(images)]
@@ -271,7 +274,7 @@ def test_images_of_any_size_in_a_dataset(kind, level):
         np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize(("kind", "level"), [("stuck", 65), ("blur", 9)])
+@pytest.mark.parametrize(("kind", "level"), [("stuck", 65), ("blur", 9), ("row", 9)])
 def test_a_level_too_high_for_an_image_of_a_dataset(kind, level):
     with pytest.raises(tf.errors.InvalidArgumentError, match="level: .*expected at most"):
         list(perturb(sized([floats(8, 8, 1)]), kind, level))
@@ -391,7 +394,7 @@ def test_tiles_have_the_bits_of_whole_matrices(sigma, shape):
 @pytest.mark.parametrize(
     ("kind", "level", "shape"),
     [
-        *((*case, SHAPE[1:]) for case in CASES[1:]),
+        *((*case, SHAPE[1:]) for case in [*CASES[1:], *OURS]),
         *(("noise", 0.05, (66, 6, 3)), ("blur", 1.3, (66, 6, 3))),
     ],
 )

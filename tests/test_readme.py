@@ -17,7 +17,7 @@ import robust_tf
 from pipelines import app, flags
 from pipelines import run as run_pipeline
 from pipelines.__main__ import COMMANDS
-from robust_tf import runs, settings
+from robust_tf import models, runs, settings
 from robust_tf.runs import declaration
 from tests.helpers import ROOT, command_line, fake_data, outcome
 from tests.snippets import snippets
@@ -131,13 +131,11 @@ def test_epochs_of_the_recipe_have_fresh_draws_that_repeat():
     np.testing.assert_array_equal(places(), found)
 
 
-def test_photos_are_a_dataset_like_any_other(executed, in_process):
-    """After the snippet that makes it one."""
-    folder, _ = executed("own-images")
-    of_data = ("--dataset=my_camera", f"--data_dir={folder / 'datasets'}")
+def test_photos_are_a_dataset_like_any_other(folder, in_process):
+    of_data = (f"--dataset=folder:{folder / 'photos'}", "--image_size=32,32")
     done = in_process(*of_data, "--model=compact", "--perturb=all", "--dry_run")
     assert done.returncode == 0, outcome(done)
-    assert "train_examples = 60\n" in done.stdout and "dataset = my_camera\n" in done.stdout
+    assert "train_examples = 60\n" in done.stdout and "dataset = folder:photos\n" in done.stdout
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=path_of)
@@ -162,6 +160,9 @@ def test_settings_of_the_run_commands_fit_each_other():
             values = flags.parse([name, *line], groups)
             given = values.of(settings.declared(declaration.Run))
             given.pop("pretrained", None)  # is not there
+            given.pop("value_range", None)  # likewise what it is of
+            if models.is_own(given.get("model", "")):
+                del given["model"]
             of_digits = values.dataset == "mnist"
             data = fake_data(1 if of_digits else 3, 5000, name=values.dataset)
             run = runs.resolve(data, **given)

@@ -84,6 +84,34 @@ def test_every_published_number_is_there_with_its_difference(written):
     assert "Not a full reproduction" not in text.split("## Agreement")[0].split("grid, mnist")[-1]
 
 
+def test_several_seeds_say_what_lies_inside(tmp_path):
+    write_tables(tmp_path, "impact", experiments.impact(Selection(datasets=("mnist",))), 25)
+    path = tmp_path / "impact" / "tables" / "trials.csv"
+    trials = pd.read_csv(path)
+    far = trials["test_perturb"] == "noise"
+    shifts = {0: 0.0, 1: 0.004, 2: -0.002}
+    tables = [
+        trials.assign(run=f"run-{seed}", seed=seed, accuracy=trials["accuracy"] + shift - 0.1 * far)
+        for seed, shift in shifts.items()
+    ]
+    plan = pd.read_csv(tmp_path / "impact" / "models.csv")
+    (tmp_path / "impact" / "models.csv").unlink()
+    (tmp_path / "impact" / "checksums.json").unlink()
+    plans = [plan.assign(run=f"run-{seed}", seed=seed) for seed in shifts]
+    results.add_to_plan(tmp_path, "impact", pd.concat(plans, ignore_index=True))
+    pd.concat(tables).to_csv(path, index=False)
+    _, markdown = report.write(tmp_path)
+    text = markdown.read_text()
+    n = 28  # of MNIST in figures 4, 6 and 8; noise has 5 that are far
+    assert (
+        f"Of {n} published numbers with several of our seeds beside them, {n - 5} (82.1%)" in text
+    )
+    assert "| 6 | mnist | 6 of 6 |" in text and "| 1 of 6 |" in text
+    outside = text.split("## Published numbers outside the spread of ours")[1].split("## ")[0]
+    assert outside.count("| natural | noise ") == 5 and outside.count("| no |") == 5
+    assert " 3 of 3 |" in text.split("## What the paper says")[1] and "Inside: " in text
+
+
 def test_agreement_extremes_and_sentences(written):
     text = (written / "report.md").read_text()
     agreement = text.split("## Agreement by figure")[1].split("## ")[0]
@@ -92,6 +120,7 @@ def test_agreement_extremes_and_sentences(written):
     sentences = text.split("## What the paper says")[1].split("## ")[0]
     assert sentences.count("| holds | holds |") >= 18
     assert "cannot be told" not in sentences
+    assert "nside" not in text and "seeds |" not in text  # of one seed there is no spread
 
 
 def test_the_page_needs_nothing_but_itself(written):

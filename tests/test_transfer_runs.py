@@ -77,6 +77,8 @@ def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_pat
     folder = saved_models.export(model, tmp_path / "own", label_names="abcd", training={})
     run = transfer(small, pretrained=str(folder))
     assert (str(run.model), run.standardize) == (model.name, "global")
+    model = small_network((28, 28, 1), 4)
+    pixel = saved_models.export(model, tmp_path / "pixel", label_names="abcd", training={})
     plain = small_network((28, 28, 1), 4, standardize="none")
     folder = saved_models.export(plain, tmp_path / "plain", label_names="abcd", training={})
     assert transfer(small, pretrained=str(folder)).standardize == "none"
@@ -86,10 +88,14 @@ def test_the_pretrained_model_decides_network_and_standardisation(small, tmp_pat
     assert run.precision == "mixed_bfloat16"
     with_head = run.build_model(small, saved_models.load(mixed))
     assert with_head.get_layer("head_1").dtype_policy.name == "mixed_bfloat16"
-    own = ({"model": "mnist_cnn"}, {"standardize": "pixel"}, {"precision": "float32"})
+    own = ({"model": "mnist_cnn"}, {"value_range": (0, 255)}, {"precision": "float32"})
     for option in own:
         with pytest.raises(InvalidArgument, match="expected no value with pretrained"):
             transfer(small, pretrained=str(folder), **option)
+    assert transfer(small, pretrained=str(folder), standardize="global").standardize == "global"
+    for other in ("global", "none"):
+        with pytest.raises(InvalidArgument, match=f"standardize={other}: expected no value with"):
+            transfer(small, pretrained=str(pixel), standardize=other)
 
 
 def test_its_natural_run_is_of_the_same_network(small, tmp_path):

@@ -1,6 +1,7 @@
 """Scores, losses and weights that are not finite: counted, said, wrong, and never handed on."""
 
 import dataclasses
+import re
 import warnings
 
 import keras
@@ -14,7 +15,7 @@ from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator, Natural, evaluate, examples, measures
 from robust_tf.perturbations import Perturbation
-from robust_tf.runs import stages
+from robust_tf.runs import ending
 from robust_tf.saved_models import classifiers
 from robust_tf.studies import comparison, confusions, sensor_map
 from robust_tf.training import SGD, Adam, Backup, Recipe, fit
@@ -237,6 +238,25 @@ def test_a_diverging_command_ends_with_one_line(in_process):
 
 
 @pytest.mark.parametrize(
+    ("labels", "accuracy", "said"),
+    [
+        ([0, 1], 1.0, "is hard to judge: 100.00% of the 2 natural .* more test images would tell"),
+        ([0, 0, 0, 1], 1.0, "is hard to judge: 100.00% of the 4 natural .* alone: 75.00%"),
+        ([0] * 8 + [1], 8 / 9, "ended near chance: 88.89% of the 9 natural .* more epochs may"),
+        ([0] * 30 + [1] * 30, 1.0, None),
+    ],
+)
+def test_few_test_images_are_no_fault_of_the_training(small, labels, accuracy, said):
+    test = Split(small.test.images[: len(labels)], tf.constant(labels, tf.int64))
+    data = dataclasses.replace(small, test=test)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ending.check(short(small), data, 0, accuracy, pd.DataFrame({"loss": [0.1]}))
+    assert len(caught) == (said is not None)
+    assert not caught or re.search(said, str(caught[0].message))
+
+
+@pytest.mark.parametrize(
     ("unanswered", "accuracy", "loss", "said"),
     [
         (0, 0.10, 2.3, "ended near chance: 10.00%"),
@@ -253,9 +273,9 @@ def test_a_training_that_led_nowhere_is_said(small, unanswered, accuracy, loss, 
     if said is None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            stages._check_training(*arguments)
+            ending.check(*arguments)
     else:
         with pytest.warns(UserWarning, match=said):
-            stages._check_training(*arguments)
+            ending.check(*arguments)
     with pytest.raises(Unavailable, match="no score of the trained model is finite"):
-        stages._check_training(*arguments[:2], 100, *arguments[3:])
+        ending.check(*arguments[:2], 100, *arguments[3:])

@@ -1,3 +1,4 @@
+import multiprocessing.forkserver
 import os
 import signal
 import subprocess
@@ -38,6 +39,26 @@ def carry_out(tasks, count=2):
             for outcome in workers.wait(60):
                 outcomes[outcome.task] = outcome
     return outcomes
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no process forks here")
+def test_a_process_that_forks_may_be_killed(tmp_path, monkeypatch):
+    tasks = [("write", str(tmp_path / str(i))) for i in range(2)]
+    carry_out(tasks[:1])
+    read = multiprocessing.forkserver.read_signed
+    killed = []
+
+    def killed_once(pipe):
+        if not killed:
+            killed.append(multiprocessing.forkserver._forkserver._forkserver_pid)
+            os.kill(killed[0], signal.SIGKILL)
+            raise EOFError
+        return read(pipe)
+
+    monkeypatch.setattr(multiprocessing.forkserver, "read_signed", killed_once)
+    (outcome,) = carry_out(tasks[1:]).values()
+    assert outcome.problem is None and (tmp_path / "1").exists()
+    assert multiprocessing.forkserver._forkserver._forkserver_pid != killed[0]
 
 
 def test_tasks_are_done_in_other_processes_and_failures_stay_alone(tmp_path):

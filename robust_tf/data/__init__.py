@@ -4,10 +4,13 @@ Nothing here perturbs or shuffles.
 """
 
 from robust_tf.data import classes
-from robust_tf.data.recorded import load_test, prepared_corruptions
+from robust_tf.data.arrays import from_arrays
+from robust_tf.data.pictures import Pictures, are_named_by
+from robust_tf.data.prepared import hold, place, store
+from robust_tf.data.recorded import load_files, load_test, prepared_corruptions
 from robust_tf.data.sample import Sample
-from robust_tf.data.sources import DIGESTS, SOURCES, Auto, Source, load
-from robust_tf.data.splits import Data, Split, without_autotuning
+from robust_tf.data.sources import DIGESTS, SOURCES, Auto, Source, from_folder, from_list, load
+from robust_tf.data.splits import Data, Split, chunk_size, without_autotuning
 from robust_tf.data.tfds import Tfds
 
 __all__ = [
@@ -15,13 +18,23 @@ __all__ = [
     "SOURCES",
     "Auto",
     "Data",
+    "Pictures",
     "Sample",
     "Source",
     "Split",
     "Tfds",
+    "are_named_by",
+    "chunk_size",
     "classes",
+    "from_arrays",
+    "from_folder",
+    "from_list",
+    "hold",
     "load",
+    "load_files",
     "load_test",
+    "place",
     "prepared_corruptions",
+    "store",
     "without_autotuning",
 ]

@@ -7,7 +7,8 @@ TFDS gives a dataset without names the numbers from 0 on; they name nothing.
 import os
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 import numpy as np
 
@@ -16,6 +17,22 @@ from robust_tf.errors import InvalidArgument
 # Names of a list that a message shows, and characters of each.
 _SHOWN = 4
 _CHARACTERS = 24
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of classes sorted: as numbers where all are numbers that differ, else as texts."""
+    names = sorted(names)
+    if all(map(is_number, names)) and len({*map(Decimal, names)}) == len(names):
+        names.sort(key=Decimal)
+    return names
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        return bool(np.isfinite(float(text)))
+    except ValueError:
+        return False
 
 
 def numbered(names: Sequence[str]) -> bool:

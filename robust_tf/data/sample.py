@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.resources
+import math
 
 import numpy as np
 import pandas as pd
@@ -16,11 +17,12 @@ _TRAIN_PER_CLASS = 400
 class Sample:
     """The first 400 images of each digit for training and the other 100 for testing."""
 
-    def load(self, dataset: str) -> Data:
+    def load(self, dataset: str, memory: float = math.inf) -> Data:
         """Loads the sample.
 
         Args:
             dataset: "mnist".
+            memory: left aside, since 4 MB always fit.
 
         Raises:
             InvalidArgument: if another dataset is named.

@@ -4,25 +4,32 @@ import atexit
 import contextlib
 import dataclasses
 import functools
+import math
+import multiprocessing
 import os
 import threading
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import requests
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from robust_tf import machine
-from robust_tf.data.splits import Data, Split, without_autotuning
+from robust_tf.data import prepared
+from robust_tf.data.splits import Data, Split, chunk_size, without_autotuning
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
-from robust_tf.files import for_tensorflow
+from robust_tf.files import digest, for_tensorflow
+from robust_tf.progress import Bar
 from robust_tf.settings import Setting
 
 # Seconds until a host that does not answer counts as out of reach.
 _PROBE_SECONDS = 8.0
+# Seconds until a bar says what takes so long.
+_PATIENCE = 3.0
 
 DataDir = Annotated[
     str | None,
@@ -45,11 +52,12 @@ class Tfds:
 
     data_dir: DataDir = None
 
-    def load(self, dataset: str) -> Data:
-        """Loads a dataset into memory; prepares it first where that was not done.
+    def load(self, dataset: str, memory: float = math.inf) -> Data:
+        """Loads a dataset; prepares it first where that was not done.
 
         Args:
             dataset: a TFDS dataset with uint8 images of one size and integer labels.
+            memory: how many bytes the images may take; a split that does not fit stays on disk.
 
         Raises:
             InvalidArgument: if the name is unknown or the dataset has another form.
@@ -70,11 +78,12 @@ class Tfds:
                 dataset,
                 f"a TFDS dataset with splits train and test; it has {list(builder.info.splits)}",
             )
+        train = read_split(builder, "train", self.data_dir, memory)
         return Data(
             name=dataset,
             source="tfds",
-            train=read_split(builder, "train", self.data_dir),
-            test=read_split(builder, test, self.data_dir),
+            train=train,
+            test=read_split(builder, test, self.data_dir, train.room),
             label_names=tuple(builder.info.features["label"].names),
         )
 
@@ -197,33 +206,77 @@ def name_of_test_split(builder: tfds.core.DatasetBuilder) -> str | None:
     return next((name for name in ("test", "validation") if name in builder.info.splits), None)
 
 
-def read_split(builder: tfds.core.DatasetBuilder, split: str, data_dir: str | None) -> Split:
-    """Reads a split of a prepared dataset into memory.
+def read_split(
+    builder: tfds.core.DatasetBuilder, split: str, data_dir: str | None, memory: float = math.inf
+) -> Split:
+    """Reads a split of a prepared dataset: into memory, or where it does not fit into a folder.
+
+    Args:
+        builder: the dataset.
+        split: the split's name.
+        data_dir: TFDS's directory; None for its default.
+        memory: how many bytes the images may take.
+
+    Returns:
+        The split; what is left of the memory is its `room`.
 
     Raises:
-        Unavailable: if its files are corrupt.
+        Unavailable: if its files are corrupt, or there is no room for the folder.
     """
+    info = builder.info.splits[split]
+
+    def key() -> str:
+        stats = [(path.name, tf.io.gfile.stat(os.fspath(path))) for path in info.filepaths]
+        files = [(name, stat.length, stat.mtime_nsec) for name, stat in stats]
+        return digest(builder.info.full_name, split, info.num_examples, files)
+
+    def folder() -> Path:
+        place = os.fspath(builder.data_path)
+        # Without a link that lives no longer than this process.
+        place = place if "://" in place else os.path.realpath(place)
+        return prepared.place(place, "robust_tf", split)
+
+    return prepared.hold(
+        _examples(builder, split, data_dir),
+        info.num_examples,
+        tuple(builder.info.features["image"].shape),
+        memory,
+        folder=folder,
+        key=key,
+    )
+
+
+def _examples(
+    builder: tfds.core.DatasetBuilder, split: str, data_dir: str | None
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Images [H, W, C] and labels of a split, in the order of its files."""
     # One file after another, so that an example's index is its place in the files.
     config = tfds.ReadConfig(
         interleave_cycle_length=1,
         try_autocache=False,
         num_parallel_calls_for_decode=machine.cores(),
     )
-    expected = builder.info.splits[split].num_examples
-    images = np.empty((expected, *builder.info.features["image"].shape), np.uint8)
-    labels = np.empty((expected,), np.int64)
-    done = 0
+    expected, done = builder.info.splits[split].num_examples, 0
     try:
         dataset = builder.as_dataset(split=split, shuffle_files=False, read_config=config)
         dataset = dataset.map(lambda example: (example["image"], example["label"]))
-        batches = without_autotuning(dataset.batch(1000).prefetch(2))
-        for image_batch, label_batch in batches.as_numpy_iterator():
-            images[done : done + len(label_batch)] = image_batch
-            labels[done : done + len(label_batch)] = label_batch
-            done += len(label_batch)
+        dataset = dataset.batch(chunk_size(builder.info.features["image"].shape))
+        batches = without_autotuning(dataset.prefetch(2)).as_numpy_iterator()
+        with Bar(
+            total=expected,
+            desc=f"reading {builder.name}, {split}",
+            unit="image",
+            delay=_PATIENCE,
+            disable=multiprocessing.parent_process() is not None,  # which has shown it already
+        ) as bar:
+            for images, labels in batches:
+                done += len(labels)
+                if done > expected:
+                    break
+                yield from zip(images, labels)
+                bar.update(len(labels))
     except Exception as error:  # whatever damaged files make TFDS and TensorFlow raise
         raise _corrupt(data_dir, f"split {split} of {builder.name}", error) from error
     if done != expected:
         problem = f"split {split} of {builder.name} has {done} examples instead of {expected}"
         raise _corrupt(data_dir, problem)
-    return Split.of_arrays(images, labels)

@@ -1,8 +1,9 @@
 """Conditions, the evaluator and its trials, example images, and the field's measures."""
 
-from robust_tf.evaluation import examples, measures
+from robust_tf.evaluation import examples, foreign, measures
 from robust_tf.evaluation.conditions import (
     Condition,
+    InBits,
     Natural,
     Recorded,
     condition_key,
@@ -21,6 +22,7 @@ from robust_tf.evaluation.evaluator import (
 __all__ = [
     "Condition",
     "Evaluator",
+    "InBits",
     "NO_ANSWER",
     "Natural",
     "Recorded",
@@ -30,6 +32,7 @@ __all__ = [
     "condition_label",
     "evaluate",
     "examples",
+    "foreign",
     "measures",
     "number_of_trials",
     "predicted",

@@ -18,7 +18,7 @@ import pandas as pd
 import tensorflow as tf
 
 from robust_tf import models
-from robust_tf.data import Split
+from robust_tf.data import Split, chunk_size
 from robust_tf.evaluation.conditions import Condition, trial_seed
 from robust_tf.perturbations import example_seeds
 from robust_tf.progress import Bar
@@ -26,6 +26,8 @@ from robust_tf.saved_models import answering
 
 # The predicted class of an image whose scores are not all finite: it has no answer, which is wrong.
 NO_ANSWER = -1
+# Of a batch on a CPU.
+_BATCH_VALUES = 2**22
 
 
 def predicted(scores: tf.Tensor) -> tf.Tensor:
@@ -43,9 +45,14 @@ def predicted(scores: tf.Tensor) -> tf.Tensor:
 
 
 def batch_size(image_shape: tuple[int, int, int]) -> int:
-    """Images at once. CPUs are slower where a batch's activations leave their caches."""
-    small = math.prod(image_shape) <= 1024
-    return 1000 if small or tf.config.list_physical_devices("GPU") else 250
+    """Images at once. CPUs are slower where a batch's activations leave their caches.
+
+    Of large images fewer, so that memory does not grow with their size: from 64 x 64 x 3 on.
+    """
+    values = math.prod(image_shape)
+    if tf.config.list_physical_devices("GPU"):
+        return chunk_size(image_shape)
+    return 1000 if values <= 1024 else max(1, min(250, _BATCH_VALUES // values))
 
 
 class Evaluator:
@@ -135,7 +142,7 @@ class Evaluator:
 
     def _pass(self, condition: Condition, trial: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Which predictions are correct [N], the predictions [N], and the scores [N, classes]."""
-        condition.check(self._split.image_shape)
+        condition = condition.fitted(self._split.image_shape)
         trace = type(condition), condition.__tf_flatten__()[0]
         if trace not in self._traced:
             self._traced[trace] = _one_pass(self._model)
@@ -143,7 +150,7 @@ class Evaluator:
         weights = [tf.convert_to_tensor(variable) for variable in variables]
         seed = tf.constant(trial_seed(self._seed, trial))
         split = condition.split(self._split)
-        with answering(self._model):
+        with answering(self._model), condition.raising():
             right, classes, scores = self._traced[trace](weights, condition, split, seed)
         unanswered = int(np.count_nonzero(classes.numpy() == NO_ANSWER))
         before, tested = self._unanswered.get(condition, (0, 0))

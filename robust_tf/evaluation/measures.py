@@ -87,8 +87,8 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
             found[has_answer] = probabilities(scores[has_answer])
         return found
     scores = scores.astype(np.float64)
-    # bfloat16 is off by up to 0.004 in a sum of 10.
-    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-2):
+    # In a sum of 10 bfloat16 is off by up to 0.004, int8 by 0.02.
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=5e-2):
         return scores / scores.sum(axis=1, keepdims=True)
     return scipy.special.softmax(scores, axis=1)
 

@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
@@ -33,14 +34,14 @@ class LocalPool:
 
     Args:
         count: how many tasks are carried out at once, from 1 on.
-        function: carries out a task. It is called in another process, so it must be
-            picklable, and so must each task.
+        function: carries out a task, and returns what is to be noted of it, if anything. It is
+            called in another process, so it must be picklable, and so must each task.
 
     Raises:
         InvalidArgument: if `count` is below 1.
     """
 
-    def __init__(self, count: int, function: Callable[[Any], None]):
+    def __init__(self, count: int, function: Callable[[Any], Iterable[str] | None]):
         """See the class."""
         if count < 1:
             raise InvalidArgument("workers", count, "a whole number from 1 on")
@@ -123,10 +124,17 @@ def _context(function: Callable) -> multiprocessing.context.BaseContext:
 class _Process:
     """A process, and the end of a pipe to it."""
 
-    def __init__(self, context: Any, function: Callable[[Any], None]):
+    def __init__(self, context: Any, function: Callable):
         self.connection, other = context.Pipe()
-        self._process = context.Process(target=_serve, args=(other, function), daemon=True)
-        self._process.start()
+        for last in (False, True):
+            self._process = context.Process(target=_serve, args=(other, function), daemon=True)
+            try:
+                self._process.start()
+                break
+            except EOFError:  # the process that forks was killed; soon there is another
+                if last:
+                    raise
+                time.sleep(1)
         other.close()  # so that the pipe breaks when the process dies
         self._done = 0
 
@@ -155,7 +163,7 @@ class _Process:
         self.connection.close()
 
 
-def _serve(connection: Any, function: Callable[[Any], None]) -> None:
+def _serve(connection: Any, function: Callable) -> None:
     """What the other process does: one task at a time, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started us
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -168,16 +176,16 @@ def _serve(connection: Any, function: Callable[[Any], None]) -> None:
 
 
 def attempt(
-    function: Callable[..., None], *arguments: Any, **named: Any
-) -> tuple[str | None, str | None]:
-    """Calls a function; returns the problem and the details, as in `Outcome`."""
+    function: Callable[..., Iterable[str] | None], *arguments: Any, **named: Any
+) -> tuple[str | None, str | None, tuple[str, ...]]:
+    """Calls a function; returns the problem, the details and the notes, as in `Outcome`."""
     try:
-        function(*arguments, **named)
+        notes = function(*arguments, **named) or ()
     except (InvalidArgument, Unavailable) as error:
-        return str(error), None
+        return str(error), None, ()
     except Exception as error:
-        return f"{type(error).__name__}: {one_line(error)}", traceback.format_exc()
-    return None, None
+        return f"{type(error).__name__}: {one_line(error)}", traceback.format_exc(), ()
+    return None, None, tuple(dict.fromkeys(notes))
 
 
 def _exit_with_parent() -> None:

@@ -105,7 +105,7 @@ class RayPool:
     def __init__(
         self,
         cluster: Cluster,
-        function: Callable[..., None],
+        function: Callable,
         count: int | None,
         directories: Mapping[str, Path],
         datasets: Mapping[str, Any],
@@ -347,7 +347,7 @@ class _Refusal:
 
 def _carry_out(
     references: list, task: Any, marks: Mapping[str, Path], versions: Mapping[str, str]
-) -> "_Refusal | tuple[str | None, str | None]":
+) -> "_Refusal | tuple":
     """Carries out a task, in a worker; returns how it ended, as `attempt`."""
     import ray
 

@@ -33,6 +33,7 @@ from robust_tf.files import (
     new_folder,
     prepare_directory,
     replacing,
+    user_cache,
 )
 
 # Without the last a folder does not count. The first is in the folders of runs only, so
@@ -135,6 +136,8 @@ def _places(directories: Mapping[str, str]) -> dict[str, "_Place"]:
 
 def _place(argument: str, url: str) -> "_Place":
     protocol = url.partition("://")[0]
+    if protocol == "memory":
+        warnings.warn(f"{argument}={url} ends with this process", stacklevel=2)
     if protocol not in {*fsspec.available_protocols(), *fsspec.registry}:
         expected = "a path, or a URL of a file system that fsspec has a driver for"
         raise InvalidArgument(argument, url, expected)
@@ -142,11 +145,8 @@ def _place(argument: str, url: str) -> "_Place":
         system, root = fsspec.core.url_to_fs(url)
     except Exception as error:  # a driver that is not installed, or whatever it raises
         raise Unavailable(argument, url, one_line(error)) from error
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # as its specification says
-        cache = Path.home() / ".cache"
     same = url.rstrip("/")
-    here = cache / "robust_tf" / "outputs" / f"{file_name(same)[:80]}-{digest(same)}"
+    here = user_cache() / "outputs" / f"{file_name(same)[:80]}-{digest(same)}"
     return _Place(argument, url, system, root.rstrip("/"), here)
 
 

@@ -135,8 +135,13 @@ def classifier(
     """
     x = keras.layers.Flatten(dtype=precision, name="flatten")(x)
     if mirror:
-        x = MeanOfMirrored(dtype=precision, name="mean_of_mirrored")(x)
+        x = averaged(x, precision=precision)
     return keras.Model(images, logits(x, classes, seed=seed), name=name)
+
+
+def averaged(x: keras.KerasTensor, *, precision: str = "float32") -> keras.KerasTensor:
+    """The mean of the features of images and mirrored images."""
+    return MeanOfMirrored(dtype=precision, name="mean_of_mirrored")(x)
 
 
 def logits(x: keras.KerasTensor, classes: int, *, seed: int) -> keras.KerasTensor:

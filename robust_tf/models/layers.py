@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
 
+FUNCTIONAL = type(keras.Model(_inputs := keras.Input([1]), _inputs))  # Keras gives it no name
+
 
 @keras.saving.register_keras_serializable("robust_tf")
 class Standardization(keras.layers.Layer):
@@ -177,3 +179,40 @@ class MeanOfMirrored(keras.layers.Layer):
     def call(self, features, training=None):
         """Takes the mean of each pair."""
         return features if training else tf.add_n(tf.split(features, 2)) / 2
+
+
+@keras.saving.register_keras_serializable("robust_tf")
+class ReversedChannels(keras.layers.Layer):
+    """The channels of images in reverse order, for networks that take BGR.
+
+    Input shape: [B, H, W, C].
+    Output shape: [B, H, W, C].
+    """
+
+    def call(self, images):
+        """Reverses them."""
+        return images[..., ::-1]
+
+
+@keras.saving.register_keras_serializable("robust_tf")
+class Frozen(keras.layers.Layer):
+    """A network that does not train, and that runs in inference mode even in training.
+
+    Keras tells all layers of a model the mode that it runs in, nested models too.
+
+    Args:
+        network: a model from images to features.
+
+    Input shape: that of the network.
+    Output shape: that of the network.
+    """
+
+    def __init__(self, network: keras.Model, **kwargs):
+        """See the class."""
+        super().__init__(**kwargs)
+        self.network = network
+        self.trainable = False
+
+    def call(self, images, mask=None):
+        """Runs the network."""
+        return self.network(images, training=False, mask=mask)

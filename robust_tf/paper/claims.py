@@ -57,6 +57,24 @@ def check(accuracies: Accuracies) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["section", "text", "verdict", "evidence"])
 
 
+def agreeing(verdicts: pd.Series, by_seed: Iterable[Accuracies]) -> list[str]:
+    """How many seeds say of each sentence what the mean over all does: "2 of 3".
+
+    Args:
+        verdicts: of the means, as of `check`.
+        by_seed: accuracies of each seed alone.
+
+    Returns:
+        A text for each sentence; empty where no seed alone can tell.
+    """
+    tables = [check(accuracies)["verdict"] for accuracies in by_seed]
+    texts = []
+    for place, verdict in enumerate(verdicts):
+        told = [table[place] for table in tables if table[place] != "cannot be told"]
+        texts.append(f"{told.count(verdict)} of {len(told)}" if told else "")
+    return texts
+
+
 def _drop(dataset: str, test: str, level: float, low: float, high: float) -> Callable:
     """A natural model falls by so many points."""
 

@@ -1,6 +1,7 @@
 """The paper's figures: its curves and Table I, by name from the tables of an experiment alone."""
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +39,8 @@ def curves(
         baseline: by dataset, the accuracy of the natural model on natural images.
 
     Returns:
-        The figure; error bars are the standard deviations.
+        The figure; error bars are the standard deviations; where there are several seeds, a
+        band is the 95 % prediction interval of one more.
     """
     natural = (points["strategy"] == "natural").all()
     datasets = list(dict.fromkeys(points["dataset"]))
@@ -124,9 +126,13 @@ def _panel(
                     markersize=7,
                     markerfacecolor="none",
                 )
+        low, high = (100 * line.get(end, line["percent"] * math.nan) for end in ("low", "high"))
         if natural and name == "natural":
             axes.axhline(line["percent"].mean(), color=colour, dashes=dashes or (1, 0), label=name)
+            if low.notna().all():
+                axes.axhspan(low.mean(), high.mean(), color=colour, alpha=0.12, linewidth=0)
             continue
+        axes.fill_between(line["level"], low, high, color=colour, alpha=0.12, linewidth=0)
         axes.errorbar(
             line["level"],
             line["percent"],
@@ -144,6 +150,8 @@ def _panel(
         axes.plot([], [], color="0.35", linewidth=0.9, dashes=(8, 4), label="natural model")
     if reference:
         axes.plot([], [], color="0.5", alpha=0.5, linewidth=3, label="published")
+    if "low" in mine and mine["low"].notna().any():
+        axes.fill_between([], [], [], color="0.5", alpha=0.25, label="one more seed, 95 %")
 
 
 def _lines(points: pd.DataFrame, natural: bool) -> dict[str, pd.DataFrame]:

@@ -6,6 +6,7 @@ fractions; differences are ours less theirs. Nothing here draws or prints.
 
 import importlib.resources
 import os
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import scipy.stats
 from robust_tf import results
 from robust_tf.evaluation import condition_key
 from robust_tf.paper import experiments
-from robust_tf.perturbations import KINDS
+from robust_tf.perturbations import KINDS, all_kinds
 
 # What tells points apart; `figure` is that of the paper.
 POINT_COLUMNS = [
@@ -27,6 +28,8 @@ POINT_COLUMNS = [
     "test_level",
 ]
 ABLATION_COLUMNS = ["dataset", "batch_norm", "dropout", "activation"]
+# What is measured at a point, over the seeds of training.
+OUR_COLUMNS = ["mean", "std", "n_seeds", "ci95", "low", "high"]
 
 
 def published_points() -> pd.DataFrame:
@@ -71,31 +74,62 @@ def points(output_dir: str | os.PathLike) -> pd.DataFrame:
         output_dir: where the folders `impact` and `grid` are.
 
     Returns:
-        `POINT_COLUMNS`, then mean, std (population standard deviation: over the seeds
-        where there are several, or else over the trials) and n_seeds. The natural models
-        of the grid have the figure "natural".
+        `POINT_COLUMNS`, then mean; std (population standard deviation: over the seeds
+        where there are several, or else over the trials); n_seeds; and, missing for one seed,
+        ci95, half the width of the 95 % interval of the mean over training, and low and high,
+        the ends of the 95 % prediction interval of one more seed, within [0, 1]. Both are
+        Student's, of seeds that are normally distributed (Geisser, *Predictive inference*,
+        1993). The natural models of the grid have the figure "natural".
     """
     tables = []
+    for figures_of, summary in _summaries(output_dir):
+        tables.append(figures_of(_over_seeds(summary)))
+    columns = [*POINT_COLUMNS, *OUR_COLUMNS]
+    return (
+        pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
+    )
+
+
+def points_by_seed(output_dir: str | os.PathLike) -> dict[int, pd.DataFrame]:
+    """The same of each seed alone: `POINT_COLUMNS` and mean, by seed."""
+    found: dict[int, list[pd.DataFrame]] = {}
+    for figures_of, summary in _summaries(output_dir):
+        for seed, own in summary.groupby("seed"):
+            found.setdefault(int(seed), []).append(figures_of(own))
+    return {
+        seed: pd.concat(tables, ignore_index=True)[[*POINT_COLUMNS, "mean"]]
+        for seed, tables in sorted(found.items())
+    }
+
+
+def _summaries(output_dir: str | os.PathLike) -> Iterator[tuple[Callable, pd.DataFrame]]:
+    """What makes figures of an experiment, and the means of its models over their trials."""
     for experiment, figures_of in (("impact", _impact_figures), ("grid", _grid_figures)):
         trials = results.read_experiment(output_dir, experiment, "trials")
+        known = {"none", *all_kinds()}  # the paper has no others
         if len(trials):
-            tables.append(figures_of(_over_seeds(trials)))
-    if not tables:
-        return pd.DataFrame(columns=[*POINT_COLUMNS, "mean", "std", "n_seeds"])
-    return pd.concat(tables, ignore_index=True)[[*POINT_COLUMNS, "mean", "std", "n_seeds"]]
+            trials = trials[trials[["train_perturb", "test_perturb"]].isin(known).all(axis=1)]
+        if len(trials):
+            yield figures_of, results.summarize(trials)
 
 
-def _over_seeds(trials: pd.DataFrame) -> pd.DataFrame:
-    summary = results.summarize(trials)
+def _over_seeds(summary: pd.DataFrame) -> pd.DataFrame:
     keys = [column for column in POINT_COLUMNS if column != "figure"]
     groups = summary.groupby(keys, dropna=False, sort=False)
     merged = groups.agg(
         mean=("mean", "mean"),
         over_seeds=("mean", lambda means: means.std(ddof=0)),
         over_trials=("std", "first"),
+        ci95=("mean", "sem"),
         n_seeds=("mean", "size"),
     ).reset_index()
-    merged["std"] = merged["over_seeds"].where(merged["n_seeds"] > 1, merged["over_trials"])
+    several = merged["n_seeds"] > 1
+    merged["std"] = merged["over_seeds"].where(several, merged["over_trials"])
+    merged["ci95"] *= scipy.stats.t.ppf(0.975, (merged["n_seeds"] - 1).clip(lower=1))
+    # One more seed varies by itself, and the mean is not exact.
+    reach = merged["ci95"] * np.sqrt(merged["n_seeds"] + 1)
+    merged["low"] = (merged["mean"] - reach).clip(lower=0)
+    merged["high"] = (merged["mean"] + reach).clip(upper=1)
     return merged
 
 
@@ -144,8 +178,9 @@ def compare(ours: pd.DataFrame, published: pd.DataFrame, keys: list[str]) -> pd.
 
     Returns:
         The published rows in their order, those columns that ours have too with the
-        suffixes "" (ours, missing where there is no number) and "_published". A missing
-        level is 0.
+        suffixes "" (ours, missing where there is no number) and "_published"; of points
+        also inside, whether the published number lies in the prediction interval of ours,
+        missing where there is none. A missing level is 0.
     """
     parts = [key.removesuffix("_level") for key in keys if key.endswith("_level")]
     for part in parts:
@@ -156,7 +191,12 @@ def compare(ours: pd.DataFrame, published: pd.DataFrame, keys: list[str]) -> pd.
             )
             for frame in (ours, published)
         )
-    return published.merge(ours, on=keys, how="left", suffixes=("_published", ""))
+    both = published.merge(ours, on=keys, how="left", suffixes=("_published", ""))
+    if "low" in both:
+        low, high = both["low"].astype(float), both["high"].astype(float)
+        is_inside = both["mean_published"].between(low, high)
+        both["inside"] = is_inside.astype(object).where(low.notna(), None)
+    return both
 
 
 def agreement(compared: pd.DataFrame) -> pd.DataFrame:
@@ -169,12 +209,14 @@ def agreement(compared: pd.DataFrame) -> pd.DataFrame:
         One row per figure and dataset: n_published, n_ours (numbers that can be compared),
         mean_difference (mean of the absolute differences), largest_difference (that of
         the largest absolute value, with its sign), rank_correlation (Spearman's, of the
-        conditions; missing below three).
+        conditions; missing below three), n_several (numbers with several of our seeds) and
+        n_inside (those of them that lie in the prediction interval).
     """
     rows = []
     for (figure, dataset), group in compared.groupby(["figure", "dataset"], sort=False):
         both = group.dropna(subset=["mean"])
         difference = both["mean"] - both["mean_published"]
+        inside = both.get("inside", pd.Series(dtype=object)).dropna()
         correlation = np.nan
         if len(both) >= 3 and both["mean"].max() > both["mean"].min():
             correlation = scipy.stats.spearmanr(both["mean"], both["mean_published"]).statistic
@@ -189,6 +231,8 @@ def agreement(compared: pd.DataFrame) -> pd.DataFrame:
                 if len(both)
                 else np.nan,
                 "rank_correlation": correlation,
+                "n_several": len(inside),
+                "n_inside": int(inside.sum()),
             }
         )
     return pd.DataFrame(rows)

@@ -70,6 +70,10 @@ def _sections(output_dir: Path, drawn: dict[str, dict[str, Path]]) -> list[Secti
     both = claims.check(claims.Accuracies(points)).assign(
         published=claims.check(claims.Accuracies(published))["verdict"]
     )
+    by_seed = [claims.Accuracies(one) for one in numbers.points_by_seed(output_dir).values()]
+    several = len(by_seed) > 1
+    if several:
+        both["seeds"] = claims.agreeing(both["verdict"], by_seed)
     sections = [
         Section(notes=(_SOURCE, *_summary(models, output_dir, agreement, len(published), both))),
         *_missing(models, output_dir),
@@ -78,9 +82,15 @@ def _sections(output_dir: Path, drawn: dict[str, dict[str, Path]]) -> list[Secti
             (
                 "Absolute differences of accuracies, in points; rank correlation "
                 "(Spearman's) of a figure's conditions: 1 where ours are in the same order.",
+                *[
+                    "Inside: published numbers that lie in the 95 % prediction interval of one "
+                    "more seed, of those with several of our seeds."
+                ]
+                * several,
             ),
-            _agreement_table(agreement),
+            _agreement_table(agreement, several),
         ),
+        *_outside(compared),
     ]
     sections += _figures(drawn, agreement)
     if "ablation" in drawn:
@@ -99,9 +109,11 @@ def _sections(output_dir: Path, drawn: dict[str, dict[str, Path]]) -> list[Secti
             (
                 "Its sentences in our words, checked in its own published figures and in "
                 "our results; the numbers are ours.",
+                *["Means over the seeds; seeds: how many of those that can tell say the same."]
+                * several,
             ),
             both.rename(columns={"text": "sentence", "verdict": "ours", "evidence": "our numbers"})[
-                ["section", "sentence", "published", "ours", "our numbers"]
+                ["section", "sentence", "published", "ours", *["seeds"] * several, "our numbers"]
             ],
         ),
         Section("Configuration", (_cost(runs),), _configuration(runs)),
@@ -142,6 +154,13 @@ def _summary(
             f"{'has' if weights.sum() == 1 else 'have'} one of ours beside them; "
             f"they differ by {100 * mean:.2f} points on average."
         )
+        several, inside = agreement["n_several"].sum(), agreement["n_inside"].sum()
+        if several:
+            lines.append(
+                f"Of {several:,} published numbers with several of our seeds beside them, "
+                f"{inside:,} ({inside / several:.1%}) lie inside the 95 % prediction interval of "
+                "one more seed."
+            )
     told = both[both["verdict"] != "cannot be told"]
     holding = (told["verdict"] == "holds").sum()
     theirs = (told["published"] == "holds").sum()
@@ -197,8 +216,8 @@ def _reduced(dataset: str, models: pd.DataFrame) -> list[str]:
     return found
 
 
-def _agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
+def _agreement_table(agreement: pd.DataFrame, several: bool) -> pd.DataFrame:
+    table = pd.DataFrame(
         {
             "figure": agreement["figure"],
             "dataset": agreement["dataset"],
@@ -210,6 +229,57 @@ def _agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
             "rank correlation": agreement["rank_correlation"].map(_number),
         }
     )
+    if several:
+        table["inside"] = [
+            f"{inside} of {count}" if count else ""
+            for inside, count in zip(agreement["n_inside"], agreement["n_several"])
+        ]
+    return table
+
+
+def _outside(compared: pd.DataFrame) -> list[Section]:
+    """The published numbers outside the prediction intervals; nothing if there are none."""
+    outside = compared[compared["inside"] == False]  # noqa: E712
+    if not len(outside):
+        return []
+    beyond = (outside["mean_published"] - outside["mean"]).abs()
+    return [
+        Section(
+            "Published numbers outside the spread of ours",
+            (
+                "Mean and standard deviation over our seeds, and the 95 % prediction interval of "
+                "one more, in percent.",
+            ),
+            _table_of(outside.loc[beyond.sort_values(ascending=False).index]),
+            folded=True,
+        )
+    ]
+
+
+def _table_of(compared: pd.DataFrame) -> pd.DataFrame:
+    """Published numbers beside ours, to read."""
+    tests = zip(compared["test_perturb"], compared["test_level"])
+    trainings = zip(compared["strategy"], compared["train_perturb"], compared["train_level"])
+    table = pd.DataFrame(
+        {
+            "training": [results.training_label(*row) for row in trainings],
+            "test": [results.condition_label(*row) for row in tests],
+            "published": _with_deviation(compared["mean_published"], compared["std_published"]),
+            "ours": _with_deviation(compared["mean"], compared["std"]),
+            "difference": (compared["mean"] - compared["mean_published"]).map(_signed).to_numpy(),
+        }
+    )
+    if len(compared[["figure", "dataset"]].drop_duplicates()) > 1:
+        table.insert(0, "figure", compared["figure"].to_numpy())
+        table.insert(1, "dataset", compared["dataset"].to_numpy())
+    if (compared["n_seeds"] > 1).any():
+        ends = zip(compared["n_seeds"], compared["low"], compared["high"])
+        table["seeds"] = compared["n_seeds"].map("{:g}".format).to_numpy()
+        table["one more seed"] = [
+            f"{_percent(low)} to {_percent(high)}" if n > 1 else "" for n, low, high in ends
+        ]
+        table["inside"] = compared["inside"].map({True: "yes", False: "no"}).fillna("").to_numpy()
+    return table
 
 
 def _figures(drawn: dict[str, dict[str, Path]], agreement: pd.DataFrame) -> list[Section]:
@@ -280,7 +350,7 @@ def _cost(runs: dict[str, pd.DataFrame]) -> str:
     if not tables:
         return "No model is trained yet."
     table = pd.concat(tables, ignore_index=True).drop_duplicates("run")
-    machines = ", ".join(table["machine"].unique())
+    machines = ", ".join(table["machine"].astype(str).unique())
     versions = "; ".join(
         f"{name} {', '.join(table[f'{column}_version'].astype(str).unique())}"
         for name, column in (
@@ -323,21 +393,13 @@ def _numbers(compared: pd.DataFrame) -> list[Section]:
     sections = []
     compared = compared.dropna(subset=["mean"])
     for (figure, dataset), group in compared.groupby(["figure", "dataset"], sort=False):
-        tests = zip(group["test_perturb"], group["test_level"])
-        trainings = zip(group["strategy"], group["train_perturb"], group["train_level"])
-        table = pd.DataFrame(
-            {
-                "training": [results.training_label(*row) for row in trainings],
-                "test": [results.condition_label(*row) for row in tests],
-                "published": _with_deviation(group["mean_published"], group["std_published"]),
-                "ours": _with_deviation(group["mean"], group["std"]),
-                "difference": (group["mean"] - group["mean_published"]).map(_signed),
-            }
-        )
         title = f"Figure {figure}, {dataset}: every number"
-        sections.append(Section(title, (), table, folded=True))
+        sections.append(Section(title, (), _table_of(group), folded=True))
     if sections:
-        note = "Accuracies in percent, ± standard deviation; differences in points."
+        note = (
+            "Accuracies in percent, ± standard deviation: the published ones over trials, ours "
+            "over seeds where there are several; differences in points."
+        )
         sections.insert(0, Section("All numbers", (note,)))
     return sections
 

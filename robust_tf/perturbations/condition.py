@@ -3,6 +3,7 @@
 The conditions themselves are `Perturbation` and `Mixture`, and those of `evaluation`.
 """
 
+import contextlib
 import math
 
 import numpy as np
@@ -74,6 +75,11 @@ class Condition:
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Raises `InvalidArgument` if it does not fit images of shape (H, W, C)."""
 
+    def fitted(self, image_shape: tuple[int, int, int]) -> "Condition":
+        """The same, made for images of shape (H, W, C); raises as `check`."""
+        self.check(image_shape)
+        return self
+
     def split(self, test: Split) -> Split:
         """The examples that it is about: those of the test set."""
         return test
@@ -111,6 +117,10 @@ class Condition:
             float32 tensor of shape [B, H, W, C], values in [0, 1].
         """
         return images
+
+    def raising(self) -> contextlib.AbstractContextManager[None]:
+        """While a graph runs that it is in: its own errors become those that a user can mend."""
+        return contextlib.nullcontext()
 
     def __str__(self) -> str:
         """As in tables and on figures: "hot 2"."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from robust_tf.perturbations.values import sizes
+from robust_tf.perturbations.values import on_grid, sizes
 from robust_tf.xla import by_rows, in_slabs, in_xla, worth_compiling
 
 # Blurs up to this radius, sigma 1.1, are sums of shifted images: 9 multiplications per pixel
@@ -151,9 +151,9 @@ def _blur_by_matrices(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur:
     columns = tf.reshape(columns, [width * channels, width * channels])
     values = tf.cast(images, tf.float64)
     values = tf.reshape(values, [-1, width * channels])  # [B, H, W, C] -> [B*H, W*C]
-    values = tf.matmul(_on_grid(values), _on_grid(columns), transpose_b=True)
+    values = tf.matmul(on_grid(values), on_grid(columns), transpose_b=True)
     values = tf.reshape(values, [-1, height, width * channels])  # -> [B, H, W*C]
-    values = tf.matmul(_on_grid(rows), _on_grid(values))
+    values = tf.matmul(on_grid(rows), on_grid(values))
     values = tf.clip_by_value(tf.cast(values, tf.float32), 0.0, 1.0)  # may round beyond
     return tf.reshape(values, tf.shape(images))
 
@@ -164,7 +164,7 @@ def _blur_by_tiles(images: tf.Tensor, sigma: float | tf.Tensor, channel_blur: bo
     values = tf.cast(images, tf.float64)
     if channel_blur:
         values = tf.matmul(
-            _on_grid(values), _on_grid(_blur_matrix(channels, sigma)), transpose_b=True
+            on_grid(values), on_grid(_blur_matrix(channels, sigma)), transpose_b=True
         )
     values = tf.transpose(values, [0, 3, 1, 2])  # [B, C, H, W]
     values = tf.transpose(_tiles_of_last_axis(values, width, sigma), [0, 1, 3, 2])
@@ -197,10 +197,10 @@ def _tiles_of_last_axis(
     tile = tf.maximum(2 * radius, _SMALL)
     # [tiles, what each reaches] and [what it reaches, tile]
     source, weights = tf.cond(tile + 2 * radius < length, tiles, one_tile)
-    weights = _on_grid(weights)
+    weights = on_grid(weights)
 
     def blurred(lines: tf.Tensor) -> tf.Tensor:
-        products = tf.matmul(_on_grid(tf.gather(lines, source, axis=1)), weights)
+        products = tf.matmul(on_grid(tf.gather(lines, source, axis=1)), weights)
         return tf.reshape(products, [tf.shape(lines)[0], -1])[:, :length]
 
     lines = tf.reshape(values, [-1, length])
@@ -212,15 +212,6 @@ def _tiles_of_last_axis(
     lines = tf.reshape(lines, [groups, at_once, length])
     done = tf.map_fn(blurred, lines, parallel_iterations=1)
     return tf.reshape(tf.reshape(done, [-1, length])[:count], tf.shape(values))
-
-
-def _on_grid(values: tf.Tensor) -> tf.Tensor:
-    """Rounds float64 values to multiples of 2**-26.
-
-    Products of two such values, and their sums up to 1, are exact in float64. So the
-    order of summation, which differs between batch sizes, does not change the result.
-    """
-    return tf.grad_pass_through(tf.round)(values * 2.0**26) * 2.0**-26
 
 
 def _blur_radius(sigma: float | tf.Tensor) -> int | tf.Tensor:

@@ -13,10 +13,16 @@ import tensorflow as tf
 
 from robust_tf import seeds as seeds_lib
 from robust_tf.errors import InvalidArgument
+from robust_tf.perturbations.clusters import cluster
 from robust_tf.perturbations.condition import Condition
 from robust_tf.perturbations.gaussian_blur import blur
 from robust_tf.perturbations.gaussian_noise import noise
-from robust_tf.perturbations.pixels import dead, hot, stuck
+from robust_tf.perturbations.jpeg_files import jpeg
+from robust_tf.perturbations.lines import column, row
+from robust_tf.perturbations.motion_blur import motion
+from robust_tf.perturbations.photometric import contrast, exposure
+from robust_tf.perturbations.pixels import dead, hot, stuck, warm
+from robust_tf.perturbations.shot_noise import shot
 from robust_tf.perturbations.values import check_values, sizes
 from robust_tf.xla import in_xla
 
@@ -26,18 +32,20 @@ class Kind:
     """What is known of a kind of perturbation.
 
     Attributes:
-        family: the kinds that are tested together share a family: "pixels", "noise" or "blur".
+        family: the kinds that are tested together share a family, as stuck, dead and hot do.
         unit: what the level measures, such as "number of pixels".
         random: whether the op takes seeds.
         whole: whether the level is a whole number.
         bounds: from (height, width), numbers or scalar tensors, to the lowest and highest level.
         op: (images, seeds, level, channel_blur) to images.
         train_level: the default level in training: for pixels, the one at which constant
-            training on MNIST was most robust over the paper's tests; for the others, the
+            training on MNIST was most robust over the paper's tests; for noise and blur, the
             strongest that the paper tests.
         train_range: the default lowest and highest level of a mixture, which include the
             levels of the paper's tests.
         test_levels: the default levels in tests, as in the paper (section VI).
+        in_all: whether it is one of those that "all" stands for: of the kinds here, the paper's
+            five. The levels of the others are not the paper's, but ours.
     """
 
     family: str
@@ -49,6 +57,7 @@ class Kind:
     train_level: float
     train_range: tuple[float, float]
     test_levels: tuple[float, ...]
+    in_all: bool = True
 
 
 def _longer(height: float | tf.Tensor, width: float | tf.Tensor) -> float | tf.Tensor:
@@ -56,17 +65,32 @@ def _longer(height: float | tf.Tensor, width: float | tf.Tensor) -> float | tf.T
     return max(height, width) if known else tf.maximum(height, width)
 
 
-def _pixels(op: Callable, train_level: int) -> Kind:
+def _pixels(op: Callable, train_level: int, **others: Any) -> Kind:
+    settings: dict[str, Any] = {
+        "family": "pixels",
+        "unit": "number of pixels",
+        "bounds": lambda height, width: (1, height * width),
+        "train_range": (1, 10),
+        "test_levels": (2,),
+    }
     return Kind(
-        family="pixels",
-        unit="number of pixels",
         random=True,
         whole=True,
-        bounds=lambda height, width: (1, height * width),
         op=lambda images, seeds, level, _: op(images, seeds, level),
         train_level=train_level,
-        train_range=(1, 10),
-        test_levels=(2,),
+        **settings | others,
+    )
+
+
+def _light(op: Callable, family: str, unit: str, bounds: tuple[float, float], **own: Any) -> Kind:
+    return Kind(
+        family=family,
+        unit=unit,
+        random=False,
+        bounds=lambda height, width: bounds,
+        op=lambda images, _, level, __: op(images, level),
+        in_all=False,
+        **own,
     )
 
 
@@ -96,7 +120,88 @@ KINDS: dict[str, Kind] = {
         train_range=(0.1, 1.0),
         test_levels=(0.5, 0.75, 1.0),
     ),
+    "warm": _pixels(warm, 6, family="warm", in_all=False),
+    "row": _pixels(
+        row,
+        1,
+        family="lines",
+        unit="number of rows",
+        bounds=lambda height, width: (1, height),
+        train_range=(1, 3),
+        test_levels=(1,),
+        in_all=False,
+    ),
+    "column": _pixels(
+        column,
+        1,
+        family="lines",
+        unit="number of columns",
+        bounds=lambda height, width: (1, width),
+        train_range=(1, 3),
+        test_levels=(1,),
+        in_all=False,
+    ),
+    "cluster": _pixels(cluster, 6, family="cluster", test_levels=(4,), in_all=False),
+    "shot": Kind(
+        family="shot",
+        unit="standard deviation at white",
+        random=True,
+        whole=False,
+        bounds=lambda height, width: (0, 1),
+        op=lambda images, seeds, level, _: shot(images, seeds, level),
+        train_level=0.1,
+        train_range=(0.01, 0.1),
+        test_levels=(0.05, 0.1),
+        in_all=False,
+    ),
+    "motion": Kind(
+        family="motion",
+        unit="length in pixels",
+        random=True,
+        whole=False,
+        bounds=lambda height, width: (0, _longer(height, width)),
+        op=lambda images, seeds, level, _: motion(images, seeds, level),
+        train_level=5.0,
+        train_range=(0.5, 5.0),
+        test_levels=(3.0, 5.0),
+        in_all=False,
+    ),
+    "exposure": _light(
+        exposure,
+        "exposure",
+        "added brightness",
+        (-1, 1),
+        whole=False,
+        train_level=0.3,
+        train_range=(-0.3, 0.3),
+        test_levels=(-0.3, 0.3),
+    ),
+    "contrast": _light(
+        contrast,
+        "contrast",
+        "factor",
+        (0, math.inf),
+        whole=False,
+        train_level=0.3,
+        train_range=(0.3, 1.2),
+        test_levels=(0.3, 0.5),
+    ),
+    "jpeg": _light(
+        jpeg,
+        "jpeg",
+        "quality",
+        (1, 100),
+        whole=True,
+        train_level=20,
+        train_range=(20, 60),
+        test_levels=(20, 50),
+    ),
 }
+
+
+def all_kinds() -> tuple[str, ...]:
+    """The kinds that "all" stands for, the paper's five; the others go by their names."""
+    return tuple(name for name, kind in KINDS.items() if kind.in_all)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +209,11 @@ class Perturbation(Condition):
     """A kind of perturbation at one level: comparable, hashable, callable on a batch.
 
     Args:
-        kind: "stuck", "dead", "hot", "noise" or "blur".
-        level: number of pixels (1 … H·W), standard deviation of the noise (0 … 1) or
-            sigma of the blur in pixels (0 … longer side). May be a scalar tensor, so
-            that one traced function serves all levels; there it is not checked.
+        kind: one of `KINDS`.
+        level: how much of it, within the kind's bounds: number of pixels (1 … H·W), standard
+            deviation of the noise (0 … 1), sigma of the blur in pixels (0 … longer side), and
+            so on. May be a scalar tensor, so that one traced function serves all levels; there
+            it is not checked.
         channel_blur: blur over the channel axis too (kind "blur" only).
 
     Raises:
@@ -142,7 +248,7 @@ class Perturbation(Condition):
 
     @property
     def family(self) -> str:
-        """The kinds that are tested together: "pixels", "noise" or "blur"."""
+        """What the kinds that are tested together have in common, such as "pixels"."""
         return KINDS[self.kind].family
 
     def check(self, image_shape: tuple[int, int, int]) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations.condition import Condition, condition_key
-from robust_tf.perturbations.kinds import KINDS, Perturbation
+from robust_tf.perturbations.kinds import KINDS, Perturbation, all_kinds
 from robust_tf.seeds import fold_in, uniform
 
 # A range that is not of whole numbers stands for so many levels, evenly spaced.
@@ -45,7 +45,9 @@ class Mixture(Condition):
     def __post_init__(self):
         """Checks what can be checked without an image."""
         kinds = [kind for kind, _, _ in self.ranges]
-        object.__setattr__(self, "kind", "all" if set(kinds) == set(KINDS) else ",".join(kinds))
+        object.__setattr__(
+            self, "kind", "all" if set(kinds) == set(all_kinds()) else ",".join(kinds)
+        )
         if not kinds or len(set(kinds)) < len(kinds):
             raise InvalidArgument("perturb", ",".join(kinds), "different kinds")
         for kind, low, high in self.ranges:
@@ -137,7 +139,7 @@ def parse(perturb: str, level: str | float | None) -> Mixture | None:
     Raises:
         InvalidArgument: if a text says nothing of that form.
     """
-    kinds = list(KINDS) if perturb == "all" else perturb.split(",")
+    kinds = list(all_kinds()) if perturb == "all" else perturb.split(",")
     text = "" if level is None else str(level)
     if len(kinds) == 1 and ":" not in text:
         return None

@@ -22,6 +22,15 @@ def sizes(images: tf.Tensor) -> list[int | tf.Tensor]:
     return [traced[axis] if size is None else size for axis, size in enumerate(known)]
 
 
+def on_grid(values: tf.Tensor) -> tf.Tensor:
+    """Rounds float64 values to multiples of 2**-26.
+
+    Products of two such values, and their sums up to 1, are exact in float64. So the
+    order of summation, which differs between batch sizes, does not change the result.
+    """
+    return tf.grad_pass_through(tf.round)(values * 2.0**26) * 2.0**-26
+
+
 def checked_range(value_range: tuple[float, float] | None, dtype: tf.DType) -> tuple[float, float]:
     """The range that values of `dtype` have; raises `InvalidArgument` if it is none."""
     if value_range is None:

@@ -1,7 +1,7 @@
 """Results: tables on disk, what they say, figures and pages."""
 
 from robust_tf.evaluation import condition_label
-from robust_tf.results import figures, pages, trials
+from robust_tf.results import defect_maps, figures, pages, trials
 from robust_tf.results.checked import write
 from robust_tf.results.labels import counted, labels, training_label, with_labels
 from robust_tf.results.summaries import (
@@ -17,6 +17,7 @@ from robust_tf.results.tables import (
     TEST_COLUMNS,
     TRAINING_COLUMNS,
     TRIAL_COLUMNS,
+    VALIDATION_COLUMNS,
     add_to_plan,
     gather,
     read,
@@ -27,6 +28,7 @@ from robust_tf.results.tables import (
 
 __all__ = [
     "HISTORY_COLUMNS",
+    "VALIDATION_COLUMNS",
     "TEST_COLUMNS",
     "TRAINING_COLUMNS",
     "TRIAL_COLUMNS",
@@ -34,6 +36,7 @@ __all__ = [
     "comparison",
     "condition_label",
     "counted",
+    "defect_maps",
     "figures",
     "gather",
     "in_percent",

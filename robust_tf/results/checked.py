@@ -31,6 +31,7 @@ _REQUIRED = {
     "history": ["epoch"],
     "runs": ["run"],
     "models": ["run", "tests", "trials"],
+    "examples": ["figure", "dataset", "image"],
 }
 _KEYS = {
     "trials": ["run", "test_perturb", "test_level", "trial", "n_examples", "test_digest"],
@@ -51,6 +52,8 @@ def write(
 ) -> None:
     """Writes a CSV and the digests of its rows, complete or not at all.
 
+    A plan's rows of before keep their digests: killed in between it is whole, as it was.
+
     Args:
         table: has at least the columns.
         path: the file; its folder must exist.
@@ -69,6 +72,11 @@ def _note(path: Path, columns: list[str], text: str) -> None:
     """Writes the digests of a table's rows."""
     known = _checksums(path) or {}
     rows = [_digest(dict(zip(columns, cells))) for cells in csv.reader(io.StringIO(text))][1:]
+    if path.stem == "models" and path.exists():
+        # Of the columns that are written now; one that is new was empty.
+        before = read(path).reindex(columns=columns).to_csv(index=False)
+        old = csv.reader(io.StringIO(before))
+        rows += [_digest(dict(zip(columns, cells))) for cells in old][1:]
     # First: a row without its digest would not count, a digest without its row does no harm.
     with replacing(path.with_name(CHECKSUMS)) as temporary:
         own = {"columns": columns, "rows": rows}
@@ -111,9 +119,11 @@ def read(path: Path, *, lenient: bool = False, but: Iterable[str] | None = None)
     stream = io.StringIO()
     csv.writer(stream).writerows([header, *rows])
     stream.seek(0)
-    text = set() if but is None else set(header).difference(but)
+    users = set() if but is None else set(header).difference(but)
     # Of the user's text each cell stays as it is, also one that has "NA".
-    empty = {name: [""] for name in header if name not in text}
+    empty = {name: [""] for name in header if name not in users}
+    rules = _RULES.get(path.stem, {})
+    text = users | {name for name in header if rules.get(name) in (_TEXT, _NAME)}
     return pd.read_csv(
         stream, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=empty
     )
@@ -155,7 +165,9 @@ def _parse(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
         header = _unique(next(reader, []))
         lines = [(reader.line_num, cells) for cells in reader if cells]
     written = _written(path)
-    required = [*_REQUIRED.get(path.stem, []), *(written[0] if written else [])]
+    grows = path.stem in ("trials", "models")  # which may have digests of other rows too
+    columns = written[0] if written and path.stem != "models" else []
+    required = [*_REQUIRED.get(path.stem, []), *columns]
     missing = [name for name in required if name not in header]
     if missing or not header:
         expected = f" with the column {missing[0]}" if missing else ""
@@ -176,7 +188,7 @@ def _parse(path: Path) -> tuple[list[str], list[list[str]], list[str]]:
             if rows[key] != cells:  # nobody knows which is right
                 rows[key] = None
     counted = [cells for cells in rows.values() if cells is not None]
-    if path.stem != "trials" and written is not None and len(counted) < len(written[1]):
+    if not grows and written is not None and len(counted) < len(written[1]):
         problems.append(f"rows are missing: {len(counted)} of {len(written[1])} are left")
     if _of_a_run(path) or path.stem == "models":
         problems += [] if counted or problems else ["no row"]
@@ -207,6 +219,10 @@ def _problem(
         right = _number(accuracy) * examples
         if abs(right - round(right)) > 1e-4:
             return f"accuracy={accuracy}: expected a number of {examples} images"
+    strategy, perturb = row.get("strategy"), row.get("train_perturb")
+    trained = strategy and perturb and strategy != "external"
+    if trained and (strategy == "natural") != (perturb == "none"):
+        return f"train_perturb={perturb}: expected none with natural training and no other"
     saved_model = row.get("saved_model")
     if table == "runs" and saved_model and not _is_version(saved_model, row["run"]):
         return f"saved_model={saved_model}: expected a numbered folder in one of the run's name"
@@ -279,6 +295,7 @@ _NAME: _Rule = (
     lambda cell: re.fullmatch(r"(?!\.)[^/\\\0]+", cell) is not None,
     "a name without separators",
 )
+_IMAGE: _Rule = (lambda cell: cell.startswith("iVBORw0KGgo"), "a PNG in base64")
 _TRAINING: dict[str, _Rule] = {
     "run": _NAME,
     "dataset": _TEXT,
@@ -314,6 +331,8 @@ _RULES: dict[str, dict[str, _Rule]] = {
         "epoch": _whole(0),
         "loss": _NUMBER_RULE,
         "accuracy": _FRACTION,
+        "val_loss": _NUMBER_RULE,
+        "val_accuracy": _FRACTION,
         "perturbed_fraction": _FRACTION,
         "seconds": _NUMBER_RULE,
         "images_per_second": _NUMBER_RULE,
@@ -328,6 +347,7 @@ _RULES: dict[str, dict[str, _Rule]] = {
         "devices": _whole(1),
     },
     "models": {**_SETTINGS, "tests": _TEXT, "trials": _whole(1)},
+    "examples": {"dataset": _TEXT, "image": _IMAGE},
 }
 # Cells of these are never empty, where a table has the column.
 _FILLED = {

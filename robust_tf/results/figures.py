@@ -29,6 +29,8 @@ from robust_tf.results.labels import with_labels
 
 PALETTE = "colorblind"
 HATCHES = ("", "//", "..", "xx")
+# Characters below a bar; longer names are turned.
+_LONGEST_TICK = 12
 
 
 class _Figure(matplotlib.figure.Figure):
@@ -135,6 +137,8 @@ def accuracy(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> matplotl
             bar.set_edgecolor("white")
         axes.bar_label(container, fmt="%.1f", fontsize=7, padding=2)
     axes.set(xlabel="test images", ylabel="accuracy [%]", ylim=(0, 108))
+    if max(len(line) for test in tests for line in test.split("\n")) > _LONGEST_TICK:
+        axes.tick_params(axis="x", rotation=90)
     axes.yaxis.set_major_locator(matplotlib.ticker.MultipleLocator(20))
     sns.move_legend(axes, "upper center", bbox_to_anchor=(0.5, 1.13), ncol=4, title=None)
     sns.despine(figure)
@@ -151,6 +155,8 @@ def training(
 ) -> matplotlib.figure.Figure:
     """Accuracy and loss by epoch, and the perturbed fraction of the training images if it changes.
 
+    Those of images that are held out are dotted lines.
+
     Args:
         history: columns as in `results.HISTORY_COLUMNS`, and run.
         labels: what to call the runs, as of `results.labels`; by default their names.
@@ -162,6 +168,9 @@ def training(
         training=history["run"] if labels is None else history["run"].map(labels)
     )
     table["accuracy"] *= 100
+    validated = "val_loss" in table
+    if validated:
+        table["val_accuracy"] *= 100
     table["perturbed_fraction"] *= 100
     panels = {
         "accuracy": "training accuracy [%]",
@@ -181,6 +190,19 @@ def training(
             legend=column == "accuracy",
             ax=axes,
         )
+        if validated and f"val_{column}" in table:
+            sns.lineplot(
+                table,
+                x="epoch",
+                y=f"val_{column}",
+                hue="training",
+                hue_order=table["training"].unique(),  # also if the first has none
+                palette=PALETTE,
+                linestyle=":",
+                legend=False,
+                ax=axes,
+            )
+            axes.set_title("dotted: held-out images", fontsize=9)
         axes.set(ylabel=label)
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         if column == "perturbed_fraction":
@@ -223,7 +245,7 @@ def examples(table: pd.DataFrame) -> matplotlib.figure.Figure:
             axes.text(
                 0.5,
                 -0.06 - 0.13 * line,
-                f"{training}: {short(predicted, 20)} {'✓' if right else '✗'}",
+                f"{short(training, 24)}: {short(predicted, 20)} {'✓' if right else '✗'}",
                 color=good if right else bad,
                 fontsize=8,
                 ha="center",

@@ -124,10 +124,14 @@ def model_names(models: Sequence[Classifier]) -> list[str]:
 
 
 def training_of(model: Classifier) -> str:
-    """How a model was trained, in words: "constant hot 6"; "external" for a third-party model."""
+    """How a model was trained, in words: "constant hot 6"; "external" for a third-party model.
+
+    With a correction of defective pixels inside: "constant hot 6 + median".
+    """
     training = model.metadata.get("training", {})
-    return training_label(
+    label = training_label(
         training.get("strategy", "external"),
         training.get("train_perturb", "none"),
         training.get("train_level"),
     )
+    return f"{label} + {training['correction']}" if "correction" in training else label

@@ -69,16 +69,28 @@ def _html_table(table: pd.DataFrame) -> str:
 
     body = "\n".join(row(list(map(str, cells)), "td") for cells in table.itertuples(index=False))
     head = row(list(table.columns), "th")
-    return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    css = ' class="pairs"' if table.shape[1] == 2 else ""  # whose values may be long
+    return f"<table{css}>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
-def markdown(title: str, sections: Sequence[Section]) -> str:
-    """Sections as Markdown, without their figures; it shows each text as it is."""
+def markdown(title: str, sections: Sequence[Section], folder: Path | None = None) -> str:
+    """Sections as Markdown; it shows each text as it is.
+
+    Args:
+        title: the heading.
+        sections: the parts.
+        folder: where the file is to be, with its figures in it; None to leave these out.
+    """
     parts = [f"# {_escaped(title)}"]
     for section in sections:
         if section.title:
             parts.append(f"{'###' if section.folded else '##'} {_escaped(section.title)}")
-        parts += [_paragraph(text) for text in (*section.notes, section.caption) if text]
+        parts += [_paragraph(text) for text in section.notes if text]
+        if folder is not None and section.figure is not None:
+            place = section.figure.relative_to(folder).as_posix()
+            parts.append(f"![{_escaped(section.title)}]({place})")
+        if section.caption:
+            parts.append(_paragraph(section.caption))
         if section.table is not None and len(section.table):
             table = section.table.astype(str)
             rows = [list(map(str, table.columns)), *table.to_numpy().tolist()]

@@ -29,13 +29,19 @@ def summarize(trials: pd.DataFrame) -> pd.DataFrame:
         ends of the 95 % interval for other draws and other images, `measures.interval`),
         n_trials, and n_examples and test_digest, by which test sets are told apart. Order is
         that of `trials`.
+
+    Raises:
+        InvalidArgument: if a trial is there twice.
     """
+    natural = trials["test_perturb"] == "none"
     trials = trials.assign(
+        test_level=trials["test_level"].mask(natural),  # as it is written, whoever wrote 0
         n_examples=pd.to_numeric(trials["n_examples"]),
         test_digest=trials.get("test_digest", np.nan),
         changed=pd.to_numeric(trials.get("changed", np.nan)),
     )
     by = [*TRAINING_COLUMNS, *TEST_COLUMNS, *_TEST_SET]
+    _check_once(trials, [*by, "trial"])
     groups = trials.groupby(by, dropna=False, sort=False)
     summary = groups.agg(
         mean=("accuracy", "mean"),
@@ -50,6 +56,16 @@ def summarize(trials: pd.DataFrame) -> pd.DataFrame:
         summary["mean"], summary["n_examples"], summary["n_trials"], summary["low"]
     )
     return summary[[name for name in summary if name not in _TEST_SET] + _TEST_SET]
+
+
+def _check_once(trials: pd.DataFrame, key: list[str]) -> None:
+    """Raises `InvalidArgument` if a trial is there twice, which would look like two."""
+    numbered = trials[trials["trial"].notna()] if "trial" in trials else trials.head(0)
+    if (again := numbered.duplicated(key)).any():
+        row = numbered[again].iloc[0]
+        test = condition_label(row["test_perturb"], row["test_level"])
+        twice = f"{row['run']}, {test}, trial {row['trial']:g}"
+        raise InvalidArgument("trials", twice, "each trial once; drop_duplicates may help")
 
 
 def comparison(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -93,7 +109,7 @@ def over_seeds(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.Dat
 
 
 def in_percent(
-    accuracy: float, low: float = np.nan, high: float = np.nan, std: float = np.nan
+    accuracy: float, low: float | None = None, high: float | None = None, std: float = np.nan
 ) -> str:
     """An accuracy as it is printed: "76.73 ± 0.37 [75.94, 77.51]".
 
@@ -104,7 +120,9 @@ def in_percent(
         std: standard deviation, left out where it is missing.
     """
     deviation = "" if np.isnan(std) else f" ± {100 * std:.2f}"
-    interval = "" if np.isnan(low) else f" [{100 * low:.2f}, {100 * high:.2f}]"
+    interval = ""
+    if low is not None and high is not None and not np.isnan(low):
+        interval = f" [{100 * low:.2f}, {100 * high:.2f}]"
     return f"{100 * accuracy:.2f}{deviation}{interval}"
 
 
@@ -142,33 +160,32 @@ def profile(trials: pd.DataFrame, runs: pd.DataFrame | None = None) -> pd.DataFr
         if is_natural.all() or not is_natural.any():
             expected = f"tests of natural and of perturbed images for {label}"
             raise InvalidArgument("trials", None, expected)
-        natural, tests = group[is_natural].iloc[0], group[~is_natural]
-        row = profile_of(natural["mean"], tests, "mean")
-        worst = tests.loc[tests["mean"].idxmin()]
-        ends = {
-            "natural": (natural["low"], natural["high"]),
-            "mean": measures.interval(row["mean"], tests["n_examples"].min()),
-            "worst": (worst["low"], worst["high"]),
-        }
-        for name, (low, high) in ends.items():
-            row |= {f"{name}_low": low, f"{name}_high": high}
-        rows[label] = row
+        rows[label] = profile_of(group[is_natural].iloc[0], group[~is_natural], "mean")
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def profile_of(natural: float, tests: pd.DataFrame, column: str) -> dict[str, float | str]:
+def profile_of(natural: pd.Series, tests: pd.DataFrame, column: str) -> dict[str, float | str]:
     """A row of `profile`.
 
     Args:
-        natural: accuracy on natural images.
-        tests: one row per perturbed test, with `TEST_COLUMNS` and the accuracies.
-        column: the name of the column that has these.
+        natural: the test of natural images.
+        tests: one row per perturbed test, likewise with `TEST_COLUMNS`, n_examples, the
+            accuracy, and low and high, the ends of its interval.
+        column: the name of the column that has the accuracy.
     """
-    worst = tests.loc[tests[column].idxmin()]
-    return {
-        "natural": natural,
-        "mean": tests[column].mean(),
+    worst, mean = tests.loc[tests[column].idxmin()], tests[column].mean()
+    row = {
+        "natural": natural[column],
+        "mean": mean,
         "worst": worst[column],
         "at": condition_label(worst["test_perturb"], worst["test_level"]),
-        "drop": natural - worst[column],
+        "drop": natural[column] - worst[column],
     }
+    ends = {
+        "natural": (natural["low"], natural["high"]),
+        "mean": measures.interval(mean, tests["n_examples"].min()),
+        "worst": (worst["low"], worst["high"]),
+    }
+    for name, (low, high) in ends.items():
+        row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return row

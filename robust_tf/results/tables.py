@@ -4,8 +4,10 @@ Tidy: one row per observation, the same columns from every pipeline. Natural ima
 natural training have the perturbation "none" and an empty level. Accuracies are fractions.
 """
 
+import csv
 import io
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pandas as pd
 from robust_tf.data import DIGESTS
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import condition_label
-from robust_tf.files import locked, replacing, writing_to
+from robust_tf.files import locked, writing_to
 from robust_tf.results import checked
 from robust_tf.results.labels import training_label
 
@@ -48,7 +50,8 @@ HISTORY_COLUMNS = [
     "seconds",
     "images_per_second",
 ]
-
+# Of runs with images that are held out.
+VALIDATION_COLUMNS = ["val_loss", "val_accuracy"]
 
 # What tells the models of an experiment apart.
 _CELL_COLUMNS = [
@@ -107,10 +110,20 @@ def read(output_dir: str | os.PathLike, table: str) -> pd.DataFrame:
         rows = _read(path, lenient)
         if "run" not in rows:
             rows.insert(0, "run", path.parent.name)
-        tables.append(rows)
+        copied = [run for run in rows["run"].unique() if _is_copy(path, run)]
+        if copied:
+            text = f"{path} is of the run {copied[0]}, whose folder is beside it"
+            warnings.warn(f"{text}; it is left out", stacklevel=2)
+        tables.append(rows[~rows["run"].isin(copied)])
     if not tables:
         raise Unavailable("output_dir", output_dir, f"no run in it has a {table}.csv")
     return _together(tables).infer_objects()
+
+
+def _is_copy(path: Path, run: Any) -> bool:
+    """Whether a table in one run's folder is of another, which has its own."""
+    own = path.parent.with_name(f"{run}") if run else path.parent
+    return own != path.parent and (own / path.name).exists()
 
 
 def _read(path: Path, lenient: bool) -> pd.DataFrame:
@@ -162,6 +175,9 @@ def read_run(folder: str | os.PathLike) -> dict[str, Any]:
     if len(table) != 1 or not isinstance(table.get("saved_model", [None])[0], str):
         problem = f"expected one run with its SavedModel in {path.name}"
         raise Unavailable("output_dir", folder, f"{problem}; {checked.AGAIN}")
+    if _is_copy(path, table["run"][0]):
+        problem = f"{path.name} is of another run, {table['run'][0]}"
+        raise Unavailable("output_dir", folder, f"{problem}; {checked.AGAIN}")
     return table.iloc[0].to_dict()
 
 
@@ -197,10 +213,7 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
             places = rows["run"].drop_duplicates()
             rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[places]
             rows = rows.reset_index()
-        order = [*columns, *(name for name in rows if name not in columns)]
-        # Without digests: a kill between them and the plan would leave neither.
-        with replacing(path) as temporary:
-            rows[order].to_csv(temporary, index=False)
+        checked.write(rows, path, [*columns, *(name for name in rows if name not in columns)])
 
 
 def _check_same_settings(
@@ -244,20 +257,57 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
             path = folder / "tables" / f"{name}.csv"
             places = [Path(output_dir) / run / f"{name}.csv" for run in models["run"]]
             known = pd.DataFrame(columns=columns)
-            if path.exists() and not all(own.exists() for own in places):
-                known = read_rows(path, lenient=True)
+            extra = _extra(path, columns) if name == "trials" else []
+            if path.exists() and (extra or not all(own.exists() for own in places)):
+                known = read_rows(path, lenient=True, but=columns if extra else None)
                 if known.empty and name == "trials":
                     read_rows(path)  # damaged as a whole, it may be mended by hand
+                _check_plan(folder, known, models)
             tables = []
             for model, own in zip(models.itertuples(), places):
                 rows = known[known["run"] == model.run]
                 if own.exists():
-                    rows = read_rows(own, lenient=name == "trials")
+                    rows = _of_run(own, model.run, lenient=name == "trials")
                 tables.append(_asked(rows, model) if name == "trials" else rows)
             tables = [table for table in tables if len(table)]
             table = _together(tables) if tables else known
+            if extra:
+                key = ["run", *TEST_COLUMNS, "trial", "n_examples", "test_digest"]
+                users = known[[*key, *extra]].astype(dict.fromkeys(key, object))
+                table = table[columns].merge(users, how="left", on=key)
             names = columns if name == "trials" else list(table)
-            checked.write(table.reindex(columns=names), path, names)
+            checked.write(table.reindex(columns=[*names, *extra]), path, names, extra=extra)
+
+
+def _extra(path: Path, columns: list[str]) -> list[str]:
+    """The columns of the user's in a gathered table of trials."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
+        return []
+    whole = set(header) >= {"run", *TEST_COLUMNS, "trial", "accuracy"}
+    return [name for name in header if name and name not in columns] if whole else []
+
+
+def _check_plan(folder: Path, known: pd.DataFrame, models: pd.DataFrame) -> None:
+    """Raises `Unavailable` if rows would be lost that no run's folder has."""
+    output_dir = folder.parent
+    lost = [run for run in known["run"].unique() if run not in set(models["run"])]
+    lost = [run for run in lost if not (output_dir / run).is_dir()]
+    if lost:
+        problem = f"models.csv lacks {lost[0]}, which is in tables/ and nowhere else; remove "
+        raise Unavailable("output_dir", folder, f"{problem}tables/ to leave it out")
+
+
+def _of_run(path: Path, run: str, lenient: bool) -> pd.DataFrame:
+    """A table in a run's folder, as far as it is of the run."""
+    rows = read_rows(path, lenient=lenient)
+    other = rows["run"] != run
+    if other.any() and not lenient:
+        problem = f"{path.name} is of another run, {rows['run'][other].iloc[0]}"
+        raise Unavailable("output_dir", path.parent, f"{problem}; {checked.AGAIN}")
+    return rows[~other]
 
 
 def _asked(trials: pd.DataFrame, model: Any) -> pd.DataFrame:

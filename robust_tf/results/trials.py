@@ -50,14 +50,16 @@ def complete(
     with locked(prepare_directory("output_dir", path.parent)):
         kept = _read(path)
         extra = [name for name in kept if name not in tables.TRIAL_COLUMNS]
-        measured = columns["saved_model"]
-        other = kept["saved_model"].notna() & (kept["saved_model"] != measured)
+        other = ~_of_model(kept, columns)
         if other.any():
-            text = f"trials of another SavedModel than {measured} are left out"
-            warnings.warn(f"{path}: {text}", stacklevel=2)
+            text = f"trials of another model than {columns['run']}, {columns['saved_model']}"
+            warnings.warn(f"{path}: {text}, are left out", stacklevel=2)
             kept = kept[~other].reset_index(drop=True)
         if other.any() or (path.exists() and not checked.is_whole(path)):
             with writing_to("output_dir", path.parent.parent):
+                if not len(kept) and not other.any():  # it may be mended by hand
+                    path.replace(aside := path.with_name("trials-damaged.csv"))
+                    warnings.warn(f"{path}: no row counts; kept as {aside.name}", stacklevel=2)
                 checked.write(kept, path, tables.TRIAL_COLUMNS, extra=extra)
         of_test = (len(split), split.digest)
         done = _done(kept, of_test, conditions)
@@ -79,18 +81,25 @@ def complete(
 
 
 def is_complete(
-    path: Path, of_test: tuple[int, str], conditions: Iterable[Condition], *, trials: int
+    path: Path,
+    of_test: tuple[int, str],
+    conditions: Iterable[Condition],
+    columns: Mapping[str, object],
+    *,
+    trials: int,
 ) -> bool:
-    """Whether a `trials.csv` has all trials of some conditions.
+    """Whether a `trials.csv` has all trials of a model under some conditions.
 
     Args:
         path: the file; it may be absent.
         of_test: number of test images and digest of the test set.
         conditions: what the model is tested with.
+        columns: what is known of the model, some of `results.TRAINING_COLUMNS`.
         trials: passes for each random perturbation.
     """
     conditions = list(conditions)
-    done = _done(read(path), of_test, conditions)
+    kept = read(path)
+    done = _done(kept[_of_model(kept, columns)], of_test, conditions)
     return all(
         (condition.key, trial) in done
         for condition in conditions
@@ -109,6 +118,16 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=tables.TRIAL_COLUMNS)
     rows = tables.read_rows(path, lenient=True, but=tables.TRIAL_COLUMNS)
     return rows.reindex(columns=list(dict.fromkeys([*tables.TRIAL_COLUMNS, *rows])))
+
+
+def _of_model(trials: pd.DataFrame, columns: Mapping[str, object]) -> pd.Series:
+    """Which trials are of a model; what a table of an earlier version lacks may be anything."""
+    same = pd.Series(True, trials.index)
+    for name in (*tables.TRAINING_COLUMNS, "saved_model"):
+        if name in columns:
+            own = trials[name]
+            same &= own.isna() | pd.Series([cell == columns[name] for cell in own], own.index)
+    return same
 
 
 def _done(

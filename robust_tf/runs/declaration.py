@@ -6,6 +6,7 @@ Flags, columns and the run's name are derived from it; nothing here trains or wr
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Annotated, Any
 
 import keras
@@ -14,9 +15,9 @@ from robust_tf import models, settings
 from robust_tf.data import DIGESTS, Data
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import file_name
-from robust_tf.perturbations import Mixture, Perturbation
+from robust_tf.perturbations.condition import Condition
 from robust_tf.runs.presets import PRESETS
-from robust_tf.settings import OneOf, choice, switch, whole
+from robust_tf.settings import OneOf, Other, Setting, choice, switch, whole
 from robust_tf.training import (
     JIT_COMPILE,
     STRATEGIES,
@@ -31,15 +32,46 @@ from robust_tf.training import (
 NETWORKS = {name: settings.of_function(function) for name, function in models.MODELS.items()}
 
 
+ValueRange = Annotated[tuple[float, float] | None, models.VALUE_RANGE]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnNetwork:
+    """A network of the user's own.
+
+    Attributes:
+        architecture: what it is, a `models.Architecture`.
+        value_range: the values that black and white have in its input; None for (0, 1), or
+            what a network of `keras.applications` takes.
+        weights: a file with weights of a network of `keras.applications`; None for random ones.
+    """
+
+    architecture: Any  # not a dataclass of settings
+    value_range: ValueRange = None
+    weights: Annotated[
+        str | None,
+        Setting(
+            "A file with weights for keras.applications:NAME, with or without its last layers.",
+            default="random weights",
+        ),
+    ] = None
+
+    def __str__(self) -> str:
+        """The name, with a digest that tells it from others."""
+        return f"{self.architecture.name} {self.architecture.digest}"
+
+
 @dataclasses.dataclass(frozen=True)
 class PretrainedNetwork:
-    """The network of a SavedModel that training starts from, whatever it is.
+    """The network of a saved model that training starts from, whatever it is.
 
     Attributes:
         name: its name.
+        value_range: as in `OwnNetwork`.
     """
 
     name: str
+    value_range: ValueRange = None
 
     def __str__(self) -> str:
         """The name."""
@@ -62,7 +94,7 @@ class Run:
         seed: decides everything that is random.
         preset: a name of `PRESETS`, whose settings are in the others.
         dataset: name of the dataset.
-        data_source: where the data came from, "tfds" or "sample".
+        data_source: where the data came from, as `Data.source`.
         divisor: what made values in [0, 1] of the images' bytes.
         train_examples: number of training images.
         test_examples: number of test images.
@@ -97,17 +129,19 @@ class Run:
     model: Annotated[
         Any,
         OneOf(
-            "The network: the paper's two; compact, which learns CIFAR-10 in minutes; or "
-            "wide_resnet.",
+            "The network: the paper's two; compact, which learns CIFAR-10 in minutes; "
+            "wide_resnet; or one of your own, whose weights are drawn anew: "
+            f"{models.OWN_FORMS}.",
             NETWORKS,
             default="mnist_cnn for images of one channel, or else cifar10_cnn",
+            other=Other(OwnNetwork, models.OWN_FORMS, models.is_own),
         ),
     ]
     standardize: Annotated[
         str,
         choice(
             "Mean and deviation of the input at each pixel position (as in the paper), over all "
-            "values, or none; with --pretrained as there.",
+            "values, or none; with --pretrained as there, if it has it.",
             models.STANDARDIZATIONS,
         ),
     ] = "pixel"
@@ -153,7 +187,7 @@ class Run:
             raise InvalidArgument("batch_size", self.recipe.batch_size, expected)
 
     @property
-    def perturbation(self) -> Perturbation | Mixture | None:
+    def perturbation(self) -> Condition | None:
         """What perturbs training images; None for natural training."""
         return self.strategy.applied
 
@@ -169,8 +203,8 @@ class Run:
         flat = settings.flatten(self)
         words = [flat["strategy"]]
         if "perturb" in flat:
-            level = flat["level"]
-            words += [flat["perturb"], *([] if isinstance(level, str) else [f"{level:g}"])]
+            level = flat.get("level")
+            words += [flat["perturb"], *([f"{level:g}"] if isinstance(level, int | float) else [])]
         return " ".join(words)
 
     @property
@@ -201,16 +235,17 @@ class Run:
                 freeze_base=self.strategy.freeze_base,
                 seed=self.seed,
             )
-        return models.build(
-            settings.flatten(self)["model"],
-            data.image_shape,
-            classes,
-            standardize=self.standardize,
-            precision=self.precision,
-            mirror="flip" in augmentations.parse(self.recipe.augment),
-            seed=self.seed,
-            **settings.flatten(self.model),
-        )
+        own: dict[str, Any] = {
+            "standardize": self.standardize,
+            "precision": self.precision,
+            "mirror": "flip" in augmentations.parse(self.recipe.augment),
+            "seed": self.seed,
+        }
+        if isinstance(self.model, OwnNetwork):
+            steps = self.recipe.epochs * math.ceil(len(data.train) / self.recipe.batch_size)
+            return self.model.architecture.build(classes, **own, steps=steps)
+        name = settings.flatten(self)["model"]
+        return models.build(name, data.image_shape, classes, **own, **settings.flatten(self.model))
 
     def columns(self) -> dict[str, Any]:
         """The run as the columns of `runs.csv` that it decides."""
@@ -224,6 +259,8 @@ class Run:
         if isinstance(self.strategy, Transfer):
             flat["head_units"] = json.dumps(self.strategy.head_units)  # text to every reader
             flat["keep_standardization"] = self.strategy.adapts_to is None
+        if flat.get("value_range") is not None:
+            flat["value_range"] = "{:g},{:g}".format(*flat["value_range"])
         return {name: flat.get(name) for name in _KNOWN}
 
 
@@ -237,13 +274,15 @@ _ALWAYS = {
     "start",
 }  # fmt: skip
 # What does not affect training; `start` stands for what is pretrained.
-_NEVER = {"preset", "natural", "pretrained", "test_examples", "test_digest"}
+_NEVER = {"preset", "natural", "pretrained", "test_examples", "test_digest", "weights"}
 
 
 def _identity(run: Run) -> dict[str, Any]:
     """What a run's name is a digest of."""
     flat = settings.flatten(run)
     unused = set(_NEVER)
+    if isinstance(run.model, OwnNetwork):  # known by its content, wherever it is
+        flat["model"] = f"own {flat.pop('architecture').digest}"
     if (known := DIGESTS.get((run.dataset, run.data_source))) and known[0] == run.train_digest:
         unused.add("train_digest")  # names were given before digests were
     if flat.get("extra_pixels") is None:
@@ -277,7 +316,7 @@ _MEASURED = [
     "keras_version",
     "robust_tf_version",
 ]
-_RENAMED = {"perturb": "train_perturb", "level": "train_level"}
+_RENAMED = {"perturb": "train_perturb", "defects": "train_perturb", "level": "train_level"}
 _SETTINGS = [_RENAMED.get(name, name) for name in settings.declared(Run)]
 _DATA = ["divisor", "train_examples", "test_examples", "train_digest", "test_digest"]
 _KNOWN = [*dict.fromkeys([*_FIRST, "train_range", *_SETTINGS, *_DATA])]

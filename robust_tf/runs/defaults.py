@@ -4,14 +4,27 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from robust_tf import models, saved_models, settings
+import keras
+
+from robust_tf import models, settings
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
-from robust_tf.runs.declaration import NETWORKS, PretrainedNetwork, Run
+from robust_tf.runs import pretrained
+from robust_tf.runs.declaration import NETWORKS, OwnNetwork, PretrainedNetwork, Run
 from robust_tf.runs.presets import PRESETS
 from robust_tf.training import STRATEGIES, Constant
 from robust_tf.training.ramp import Ramp
-from robust_tf.training.recipes import LEAST_STEPS_PER_EPOCH, RECIPES, TRANSFER, recipe_of
+from robust_tf.training.recipes import (
+    LEAST_STEPS_PER_EPOCH,
+    OWN,
+    OWN_EPOCHS,
+    OWN_RECIPE,
+    OWN_TRANSFER,
+    OWN_TRANSFER_EPOCHS,
+    RECIPES,
+    TRANSFER,
+    recipe_of,
+)
 from robust_tf.training.strategies import counts_pixels
 
 
@@ -30,7 +43,7 @@ def check(given: Mapping[str, Any], loosely: Collection[str] = ()) -> dict[str, 
     """
     perturbation = given.get("perturbation")
     given = settings.check(Run, {k: v for k, v in given.items() if k != "perturbation"})
-    perturbed = perturbation is not None or "perturb" in given
+    perturbed = perturbation is not None or not {"perturb", "defects"}.isdisjoint(given)
     given.setdefault("strategy", "constant" if perturbed else "natural")
     if perturbation is not None:
         given["perturbation"] = perturbation
@@ -49,7 +62,7 @@ def check(given: Mapping[str, Any], loosely: Collection[str] = ()) -> dict[str, 
     if isinstance(strategy, Constant):
         given["perturbation"] = strategy.perturbation
     if given.get("pretrained"):
-        network = {"model", "standardize", "precision"}
+        network = {"model", "precision", "weights"}
         network |= {name for kind in NETWORKS.values() for name in settings.declared(kind)}
         for name in given:
             if name in network:
@@ -77,6 +90,8 @@ def resolve(data: Data, *, loosely: Collection[str] = (), **given: Any) -> Run:
         Unavailable: if `pretrained` is no SavedModel that can be reloaded.
     """
     given = check(given, loosely)
+    if not len(data.train):
+        raise InvalidArgument("dataset", data.name, "training images; all of it is for testing")
     known: dict[str, Any] = {
         "dataset": data.name,
         "data_source": data.source,
@@ -89,28 +104,35 @@ def resolve(data: Data, *, loosely: Collection[str] = (), **given: Any) -> Run:
         "start": None,
     }
     network = given.get("model", default_network(data.image_shape))
+    if models.is_own(network):
+        own = {name: given[name] for name in ("value_range", "weights") if name in given}
+        known["model"] = own_network(network, data, **own)
     of_natural = {
         name: value for name, value in given.items() if name not in _of_strategy(given["strategy"])
     }
     of_natural |= {"strategy": "natural"}
     if given.get("pretrained"):
-        pretrained, own_settings = _pretrained(given["pretrained"], data)
-        known |= pretrained
-        network = str(pretrained["model"])
-        of_natural |= own_settings
-        known["natural"] = resolve(data, loosely=loosely, **of_natural)
-        network = network if network in NETWORKS else default_network(data.image_shape)
+        of_start, own_settings = _pretrained(given, data)
+        known |= of_start
+        of_natural.pop("value_range", None)
+        try:
+            known["natural"] = resolve(data, loosely=loosely, **of_natural | own_settings)
+        except InvalidArgument as error:  # no network of ours is for such images
+            if error.argument != "model" or "model" in own_settings:
+                raise
+        network = str(of_start["model"])
     elif given["strategy"] != "natural":
         known["natural"] = resolve(data, loosely=loosely, **of_natural)
         if given["strategy"] == "transfer":
             known["start"] = known["natural"].name
+    network = network if network in NETWORKS else OWN
     values = _defaults(network, given, data) | given
     values["model"] = network
     asked = [name for name in given if name != "perturbation" and name not in loosely]
     run = settings.make(Run, values, asked, **known)
     if run.perturbation is not None:
         run.perturbation.check(data.image_shape)
-    if not given.get("pretrained"):
+    if "model" not in known:
         models.check(network, data.image_shape)
     return run
 
@@ -118,6 +140,25 @@ def resolve(data: Data, *, loosely: Collection[str] = (), **given: Any) -> Run:
 def default_network(image_shape: tuple[int, int, int]) -> str:
     """The paper's network for images of a shape: MNIST's for one channel."""
     return "mnist_cnn" if image_shape[-1] == 1 else "cifar10_cnn"
+
+
+def own_network(
+    model: str | keras.Model,
+    data: Data,
+    *,
+    value_range: tuple[float, float] | None = None,
+    weights: str | None = None,
+) -> OwnNetwork:
+    """A network of the user's own for a dataset; arguments and errors as of `models.read`."""
+    architecture = models.read(
+        model, data.image_shape, len(data.label_names), value_range=value_range, weights=weights
+    )
+    usual = value_range == (0, 1) and not models.is_application(model)
+    return OwnNetwork(
+        architecture=architecture,
+        value_range=None if usual else value_range,
+        weights=weights,
+    )
 
 
 def _of_strategy(strategy: str) -> set[str]:
@@ -146,30 +187,25 @@ def _foreign(strategy: str) -> set[str]:
     return set().union(*map(_of_strategy, STRATEGIES)) - _of_strategy(strategy)
 
 
-def _pretrained(path: str, data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a SavedModel that training starts from decides of a run, and of its natural run."""
-    folder = saved_models.find("pretrained", path)
-    trained = saved_models.load(folder, argument="pretrained")
-    shape = trained.input_shape[1:]
-    if shape != data.image_shape:
-        expected = f"a model for images of shape {data.image_shape}, not {shape}"
-        raise InvalidArgument("pretrained", path, expected)
-    layers = {layer.name: layer for layer in trained.layers}
+def _pretrained(given: Mapping[str, Any], data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a model that training starts from decides of a run, and of its natural run."""
+    asked = {name: given[name] for name in ("standardize", "value_range") if name in given}
+    found = pretrained.load(given["pretrained"], data.image_shape, **asked)
+    name = found.model.name
     inputs = {
-        "standardize": layers["standardization"].mode if "standardization" in layers else "none",
-        "precision": models.precision_of(trained),
+        "standardize": found.standardize,
+        "precision": models.precision_of(found.model),
     }
     known = {
-        "start": saved_models.fingerprint(folder),
-        "model": PretrainedNetwork(trained.name),
+        "start": found.fingerprint,
+        "model": PretrainedNetwork(name, asked.get("value_range")),
         **inputs,
     }
-    if trained.name not in NETWORKS:
+    if name not in NETWORKS:
         return known, inputs
-    training = saved_models.metadata(folder).get("training", {})
-    own = {name: training.get(name) for name in settings.declared(NETWORKS[trained.name])}
-    built = {name: value for name, value in own.items() if value is not None}
-    return known, {"model": trained.name, **built, **inputs}
+    own = {setting: found.training.get(setting) for setting in settings.declared(NETWORKS[name])}
+    built = {setting: value for setting, value in own.items() if value is not None}
+    return known, {"model": name, **built, **inputs}
 
 
 def defaults_in_words() -> dict[str, str]:
@@ -178,10 +214,11 @@ def defaults_in_words() -> dict[str, str]:
     for name, declared in settings.declared(Run).items():
         by_network = {
             network: table[name]
-            for network, table in RECIPES.items()
+            for network, table in {**RECIPES, "your own": OWN_RECIPE}.items()
             if table.get(name, declared.default) != declared.default
         }
-        by_transfer = {network: t[name] for network, t in TRANSFER.items() if name in t}
+        transfer = {**TRANSFER, "your own": OWN_TRANSFER}
+        by_transfer = {network: t[name] for network, t in transfer.items() if name in t}
         by_preset = {
             preset: table[name]
             for preset, table in PRESETS.items()
@@ -193,6 +230,8 @@ def defaults_in_words() -> dict[str, str]:
         parts += [f"{_text(value)} (preset {preset})" for preset, value in by_preset.items()]
         if by_network or by_transfer or by_preset:
             words[name] = ", ".join(parts)
+    own = [f"{least} to {most}" for least, most in (OWN_EPOCHS, OWN_TRANSFER_EPOCHS)]
+    words["epochs"] += f", {own[0]} (your own), {own[1]} (transfer, your own), by number of images"
     words["ramp_end"] = f"{Ramp.end:g}, 1 - 1/epochs (preset published)"
     words["batch_size"] += f"; less where that makes fewer than {LEAST_STEPS_PER_EPOCH} batches"
     words["extra_pixels"] = "0, 1 (preset published)"

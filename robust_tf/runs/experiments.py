@@ -6,7 +6,7 @@ from typing import Any
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import kinds_of
-from robust_tf.perturbations import KINDS
+from robust_tf.perturbations import KINDS, all_kinds
 
 # Levels by kind.
 Levels = tuple[tuple[str, tuple[float, ...]], ...]
@@ -80,7 +80,7 @@ class Experiment:
 
 def with_all_tests(cells: Iterable[Cell]) -> list[Cell]:
     """The same models, tested with all kinds, not those of their own family alone."""
-    return [dataclasses.replace(cell, test_levels=levels_of(KINDS)) for cell in cells]
+    return [dataclasses.replace(cell, test_levels=levels_of(all_kinds())) for cell in cells]
 
 
 def levels_of(kinds: Collection[str]) -> Levels:

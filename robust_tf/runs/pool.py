@@ -12,11 +12,13 @@ class Outcome:
         task: the task.
         problem: what went wrong, in one line; None if nothing did.
         details: the traceback of an error that a user cannot be expected to mend.
+        notes: what it warns of.
     """
 
     task: Any
     problem: str | None = None
     details: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Pool(Protocol):

@@ -6,23 +6,20 @@ This is the one place that knows their order and the files of a run's folder.
 import contextlib
 import functools
 import hashlib
-import math
 import os
 import secrets
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 import keras
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 import robust_tf
-from robust_tf import machine, models, results, saved_models, training
+from robust_tf import machine, models, results, saved_models, settings, training
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Condition, Evaluator, Natural, examples, measures
+from robust_tf.evaluation import Condition, Evaluator, Natural, examples
 from robust_tf.files import (
     locked,
     make_way,
@@ -32,14 +29,13 @@ from robust_tf.files import (
     replacing,
     writing_to,
 )
-from robust_tf.results import figures
+from robust_tf.results import defect_maps, figures
 from robust_tf.results import trials as trials_lib
+from robust_tf.runs import ending, pretrained
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
 from robust_tf.training import Backup, Training, Transfer, devices
 
 _BACKUP = "backup"
-# A loss of so many times that of a guess is of no use, whatever the accuracy.
-_WORST_LOSS = 100.0
 _MARK = "mark"
 
 
@@ -105,7 +101,7 @@ def train(
     url = saved_models_url or Path(saved_models_dir).as_posix()
     partial, folder = folders(run, output_dir)
     if is_finished(run, output_dir):
-        remove(folder / _BACKUP)  # if it was stopped before that
+        _remove_backup(folder)  # if it was stopped before that
         return folder
     saved_models_dir = prepare_directory("saved_models_dir", saved_models_dir)
     start = run.starts_from
@@ -129,12 +125,24 @@ def train(
         with writing_to("output_dir", output_dir):
             for name in ("history.csv", "runs.csv", "checksums.json"):
                 make_way(partial / name)
-            results.write(history, partial / "history.csv", results.HISTORY_COLUMNS)
+            columns = [*results.HISTORY_COLUMNS]
+            columns += results.VALIDATION_COLUMNS if "val_loss" in history else []
+            results.write(history, partial / "history.csv", columns)
             results.write(pd.DataFrame([row]), partial / "runs.csv", RUN_COLUMNS)
             rename_folder(partial, folder)
             # Last: without it a run that is stopped here would begin again.
-            remove(folder / _BACKUP)
+            _remove_backup(folder)
     return folder
+
+
+def _remove_backup(folder: Path) -> None:
+    remove(folder / _BACKUP / _MARK)
+    Backup(folder / _BACKUP).remove()
+
+
+def _learned(data: Data) -> dict[str, str]:
+    """By what pictures that have been trained with are known again, wherever they lie."""
+    return {"sketch": " ".join(data.train.sketch)} if data.origin else {}
 
 
 def _fit_and_export(
@@ -154,7 +162,7 @@ def _fit_and_export(
     # As it will be reloaded, so that its tests share what is traced here.
     evaluator = Evaluator(models.plain(model), data.test, run.seed)
     natural_accuracy = evaluator.accuracy(Natural())
-    _check_training(run, data, evaluator.unanswered(), natural_accuracy, history)
+    ending.check(run, data, evaluator.unanswered(), natural_accuracy, history)
     mark = _mark(partial)
     with writing_to("saved_models_dir", saved_models_dir, tf.errors.OpError):
         # Of this training, if it was killed since.
@@ -164,16 +172,16 @@ def _fit_and_export(
             saved_models_dir / run.name,
             mark=mark,
             label_names=data.label_names,
-            training=run.columns(),
-            example=data.test.images[0].numpy(),
+            training=run.columns() | dict(data.origin) | _learned(data),
+            example=data.test.bytes_at([0])[0].numpy(),
         )
     seconds = history["seconds"].sum()
     row = {
         **run.columns(),
-        "train_accuracy": history["accuracy"].iloc[-1],
+        "train_accuracy": ending.kept_epoch(run, history)["accuracy"],
         "natural_accuracy": natural_accuracy,
         "seconds": seconds,
-        "images_per_second": run.recipe.epochs * started.examples / seconds,
+        "images_per_second": len(history) * started.examples / seconds,
         "threads": machine.threads(),
         "devices": started.distribution.num_replicas_in_sync,
         "machine": machine.name(),
@@ -183,32 +191,6 @@ def _fit_and_export(
         "robust_tf_version": robust_tf.__version__,
     }
     return row, history
-
-
-def _check_training(
-    run: Run, data: Data, unanswered: int, natural_accuracy: float, history: pd.DataFrame
-) -> None:
-    """Warns of a training that has led nowhere; raises `Unavailable` if it answers nothing."""
-    examples = len(data.test)
-    if unanswered == examples:
-        problem = "no score of the trained model is finite; a lower learning rate may help"
-        raise Unavailable("learning_rate", run.recipe.optimizer.learning_rate, problem)
-    name, classes = run.label, np.bincount(data.test.labels.numpy())
-    if unanswered:
-        text = f"scores of {unanswered:,} of {examples:,} natural test images are not finite"
-        warnings.warn(f"{name}: {text}; these images count as wrong", stacklevel=3)
-    most, loss = classes.max() / examples, history["loss"].iloc[-1]
-    if loss > _WORST_LOSS * math.log(max(2, len(data.label_names))):
-        text = f"ended with a loss of {loss:.3g}, and {natural_accuracy:.2%}"
-    elif measures.interval(natural_accuracy, examples)[0] <= most < 1:
-        text = f"ended near chance: {natural_accuracy:.2%}"
-    else:
-        return
-    warnings.warn(
-        f"{name}: the training {text} of the natural test images are right (the most frequent "
-        f"class alone: {most:.2%}); a lower learning rate or more epochs may help",
-        stacklevel=3,
-    )
 
 
 def _mark(partial: Path) -> str:
@@ -233,7 +215,8 @@ def _fit(
     progress: bool,
 ) -> tuple[Training, pd.DataFrame]:
     """What was trained, and its history."""
-    backup = Backup(partial / _BACKUP, run=run.name)
+    keep_best = run.recipe.early_stopping > 0
+    backup = Backup(partial / _BACKUP, run=run.name, keep_best=keep_best)
     build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
     started = run.strategy.prepare(
         data.train,
@@ -256,13 +239,17 @@ def _fit(
 
 def _build_model(run: Run, data: Data, output_dir: Path, saved_models_dir: Path) -> keras.Model:
     """The model that training starts from."""
-    pretrained = None
+    start = None
     if run.starts_from is not None:
-        pretrained = load_model(run.starts_from, output_dir, saved_models_dir)
+        start = load_model(run.starts_from, output_dir, saved_models_dir)
     elif isinstance(run.strategy, Transfer) and run.strategy.pretrained:
-        folder = saved_models.find("pretrained", run.strategy.pretrained)
-        pretrained = saved_models.load(folder, "pretrained")
-    return run.build_model(data, pretrained)
+        start = pretrained.load(
+            run.strategy.pretrained,
+            data.image_shape,
+            standardize=run.standardize,
+            value_range=settings.flatten(run.model).get("value_range"),
+        ).model
+    return run.build_model(data, start)
 
 
 def test(
@@ -296,7 +283,7 @@ def test(
         Unavailable: if the SavedModel is gone or the folder cannot be written.
     """
     conditions = list(conditions)
-    folder = _saved_model(run, output_dir, saved_models_dir)
+    folder = saved_model_of(run, output_dir, saved_models_dir)
     model = saved_models.load(folder)
     path = Path(output_dir) / run.name / "trials.csv"
     asked = trials_lib.complete(
@@ -335,12 +322,29 @@ def load_model(
     Raises:
         Unavailable: if it is gone.
     """
-    return saved_models.load(_saved_model(run, output_dir, saved_models_dir))
+    return saved_models.load(saved_model_of(run, output_dir, saved_models_dir))
 
 
-def _saved_model(
+def is_handed_on(
+    run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
+) -> bool:
+    """Whether a finished run's SavedModel is not damaged; one that was removed is not missed."""
+    try:
+        saved_model_of(run, output_dir, saved_models_dir)
+    except Unavailable:
+        place = Path(saved_models_dir) / run.name
+        return not any(place.glob("*"))
+    return True
+
+
+def saved_model_of(
     run: Run, output_dir: str | os.PathLike, saved_models_dir: str | os.PathLike
 ) -> Path:
+    """The folder of a finished run's SavedModel, whole and its own.
+
+    Raises:
+        Unavailable: if it is gone, damaged or that of another run.
+    """
     own = Path(output_dir) / run.name
     again = f"remove the folder {own} to train it again"
     path = Path(_cell(run, output_dir, "saved_model"))
@@ -352,10 +356,15 @@ def _saved_model(
         problem = f"{folder.relative_to(saved_models_dir)} is not there; {again}"
         raise Unavailable("saved_models_dir", saved_models_dir, problem)
     try:
-        return saved_models.find("saved_models_dir", found)
+        saved_model = saved_models.find("saved_models_dir", found)
+        trained = saved_models.metadata(saved_model).get("training", {})
     except Unavailable as error:
         problem = f"{error.problem.partition('; ')[0]}; {again}"
         raise Unavailable("saved_models_dir", found, problem) from error
+    if trained.get("run", run.name) != run.name:
+        problem = f"it is the SavedModel of another run, {trained['run']}; {again}"
+        raise Unavailable("saved_models_dir", found, problem)
+    return saved_model
 
 
 def _cell(run: Run, output_dir: str | os.PathLike, column: str) -> str:
@@ -388,14 +397,15 @@ def draw(
         saved_models_dir: holds the runs' SavedModels.
 
     Returns:
-        The folder `figures`, with `accuracy.png`, `training.png` and `examples.png`.
+        The folder `figures`, with `accuracy.png`, `training.png`, `examples.png` and the defect map
+        of each device.
 
     Raises:
         Unavailable: if the folder cannot be written.
     """
     folders = {run.name: Path(output_dir) / run.name for run in runs}
-    settings = pd.DataFrame([run.columns() for run in runs])
-    labels = results.labels(settings, settings)
+    table = pd.DataFrame([run.columns() for run in runs])
+    labels = results.labels(table, table)
     history = pd.concat(
         [results.read_history(folder).assign(run=name) for name, folder in folders.items()],
         ignore_index=True,
@@ -404,9 +414,10 @@ def draw(
     of_test_set = [one for one in conditions if one.split(data.test) is data.test]
     shown = examples.misled(loaded, data, of_test_set, seed=runs[-1].seed)
     drawn = {
-        "accuracy": figures.accuracy(trials, settings),
+        "accuracy": figures.accuracy(trials, table),
         "training": figures.training(history, labels),
         "examples": figures.examples(shown),
+        **defect_maps.of_devices(of_test_set, data.image_shape),
     }
     folder = list(folders.values())[-1] / "figures"
     figures.save(drawn, folder)

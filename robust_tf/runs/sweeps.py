@@ -18,6 +18,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.files import prepare_directory, writing_to
 from robust_tf.progress import Bar
 from robust_tf.runs import stages
+from robust_tf.runs.budget import Budget
 from robust_tf.runs.pool import Outcome, Pool
 from robust_tf.runs.tasks import Task
 
@@ -31,7 +32,9 @@ def carry_out(
     pool: Pool,
     *,
     output_dir: str | os.PathLike,
+    saved_models_dir: str | os.PathLike | None = None,
     ended: Callable[[Task], None] | None = None,
+    budget: Budget | None = None,
     progress: bool = True,
 ) -> list[Outcome]:
     """Carries out what is not done yet of an experiment, and gathers its tables.
@@ -41,7 +44,10 @@ def carry_out(
         tasks: from `tasks.plan`.
         pool: carries them out, such as `executors.processes.LocalPool`.
         output_dir: where the runs' folders are made.
+        saved_models_dir: where their SavedModels are exported; with it a finished run whose
+            SavedModel is damaged fails.
         ended: called with each task that the pool has carried out or failed in.
+        budget: no task is begun that would not end within it; by default all are.
         progress: show a progress bar.
 
     Returns:
@@ -54,7 +60,13 @@ def carry_out(
     output_dir = prepare_directory("output_dir", output_dir)
     rows = pd.DataFrame([task.columns() for task in tasks])
     results.add_to_plan(output_dir, name, rows)
-    left = [task for task in tasks if not task.is_done(output_dir)]
+
+    def is_done(task: Task) -> bool:
+        if saved_models_dir is None:
+            return task.is_done(output_dir)
+        return task.is_whole(output_dir, Path(saved_models_dir))
+
+    left = [task for task in tasks if not is_done(task)]
     with Bar(
         desc=name,
         initial=len(tasks) - len(left),
@@ -65,7 +77,7 @@ def carry_out(
         disable=not (progress and left),
     ) as bar:
         try:
-            return _distribute(left, pool, output_dir, ended, bar)
+            return _distribute(left, pool, output_dir, is_done, ended, budget, bar)
         finally:
             with writing_to("output_dir", output_dir):
                 results.gather(output_dir, name)
@@ -75,7 +87,9 @@ def _distribute(
     waiting: list[Task],
     pool: Pool,
     output_dir: Path,
+    is_done: Callable[[Task], bool],
     ended: Callable[[Task], None] | None,
+    budget: Budget | None,
     bar: Bar,
 ) -> list[Outcome]:
     """Has tasks done, by the pool or by other processes; returns those that failed."""
@@ -83,12 +97,22 @@ def _distribute(
     failed: list[Outcome] = []
     outcomes: list[Outcome] = []
     while True:
+        if budget:
+            late = [task for task in waiting if not budget.allows(task, _done(task, output_dir))]
+            names = {task.run.name for task in late}
+            waiting = [
+                task
+                for task in waiting
+                if task not in late and not _waits_for(task, names, output_dir)
+            ]
         for task in _ready(waiting, pool.free, planned, output_dir):
             waiting.remove(task)
-            if task.is_done(output_dir):  # by another process meanwhile
+            if is_done(task):  # by another process meanwhile
                 bar.update()
-            else:
-                pool.submit(task)
+                continue
+            if budget:
+                budget.begin(task, _done(task, output_dir))
+            pool.submit(task)
         for outcome in outcomes:  # now that the pool has new work
             if ended:
                 ended(outcome.task)
@@ -98,6 +122,10 @@ def _distribute(
         if not pool.busy and not outcomes:
             time.sleep(_POLL_SECONDS)  # all that is left is with other processes
         for outcome in outcomes:
+            if budget:
+                budget.end(outcome.task)
+            for note in outcome.notes:
+                bar.write(f"warning: {outcome.task}: {note}")
             if outcome.problem is None:
                 bar.update()
                 continue
@@ -109,6 +137,13 @@ def _distribute(
         for task in [task for task in waiting if _waits_for(task, lost, output_dir)]:
             waiting.remove(task)
             failed.append(Outcome(task, "its natural model failed"))
+
+
+def _done(task: Task, output_dir: Path) -> float:
+    """The fraction of its epochs that a task which was stopped has behind it."""
+    if stages.is_finished(task.run, output_dir):
+        return 0.0  # trials are not counted
+    return stages.completed_epochs(task.run, output_dir) / task.run.recipe.epochs
 
 
 def _ready(waiting: list[Task], most: int, planned: set[str], output_dir: Path) -> list[Task]:

@@ -42,11 +42,19 @@ class Task:
 
     def is_done(self, output_dir: Path) -> bool:
         """Whether it is trained, with all trials in `output_dir`."""
+        run = self.run.columns()
         return stages.is_finished(self.run, output_dir) and trials_lib.is_complete(
             output_dir / self.run.name / "trials.csv",
             (self.run.test_examples, self.run.test_digest),
             self.conditions,
+            {name: run[name] for name in results.TRAINING_COLUMNS},
             trials=self.trials,
+        )
+
+    def is_whole(self, output_dir: Path, saved_models_dir: Path) -> bool:
+        """Whether it is done, and its SavedModel, where there is one, is not damaged."""
+        return self.is_done(output_dir) and stages.is_handed_on(
+            self.run, output_dir, saved_models_dir
         )
 
     def is_taken(self, output_dir: Path) -> bool:
@@ -128,7 +136,7 @@ def work(
     output_dir: Path,
     saved_models_dir: Path,
     saved_models_url: str,
-) -> None:
+) -> list[str]:
     """Carries out a task, in a process for nothing but tasks.
 
     Args:
@@ -138,19 +146,26 @@ def work(
         output_dir: where the run's folder is made.
         saved_models_dir: where its SavedModel is exported.
         saved_models_url: what `runs.csv` calls that directory.
+
+    Returns:
+        What warnings said.
     """
     run = task.run
     _set_up(threads, deterministic=run.jit_compile != "on")
     folders: Any = {"output_dir": output_dir, "saved_models_dir": saved_models_dir}
     dataset = load(run)
-    stages.train(run, dataset, saved_models_url=saved_models_url, progress=False, **folders)
-    stages.test(run, dataset, task.conditions, trials=task.trials, progress=False, **folders)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        stages.train(run, dataset, saved_models_url=saved_models_url, progress=False, **folders)
+        stages.test(run, dataset, task.conditions, trials=task.trials, progress=False, **folders)
     keras.backend.clear_session()
+    return [str(one.message) for one in caught]
 
 
 @functools.cache  # once a process
 def _set_up(threads: int, deterministic: bool) -> None:
-    warnings.simplefilter("ignore")  # the process that started this one has shown them
+    # Those of data, which the process that started this one has shown, and of libraries.
+    warnings.simplefilter("ignore")
     tf.get_logger().setLevel("ERROR")
     # tqdm's own lock is one between processes, which a killed process would leave behind.
     tqdm.tqdm.set_lock(threading.RLock())

@@ -1,10 +1,12 @@
 """SavedModels, the one artefact that is handed on: written, read back and served.
 
-A third-party classifier is a function from images to scores here, too.
+A third-party classifier is a function from images to scores here, too. LiteRT and ONNX files are
+made and run.
 """
 
-from robust_tf.saved_models import classifiers
+from robust_tf.saved_models import classifiers, conversion
 from robust_tf.saved_models.classifiers import Classifier, answering
+from robust_tf.saved_models.corrected import export_corrected
 from robust_tf.saved_models.exports import (
     EXAMPLE,
     EXTRA,
@@ -31,7 +33,9 @@ __all__ = [
     "answering",
     "check",
     "classifiers",
+    "conversion",
     "export",
+    "export_corrected",
     "find",
     "fingerprint",
     "full_name",

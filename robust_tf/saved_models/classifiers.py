@@ -5,11 +5,13 @@ This package's own reload as Keras models by `saved_models.load`.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +20,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import robust_tf.layers  # noqa: F401  (a .keras file may have some)
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.files import for_tensorflow
-from robust_tf.saved_models import exports
+from robust_tf.saved_models import exports, forms, runtimes
 
-# What a signature and an output are called where there are several.
-_PREFERRED = ("serving_default", "probabilities")
-# How much of what a model has is shown where nothing fits.
-_CHARACTERS = 300
-# What is asked of a model's input and of its output.
-_IMAGES = "one input of images [B, H, W, C], floats or integers"
-_SCORES = "float scores of shape [B, classes]"
+# How the names of files end that are models.
+FILES = (".keras", *runtimes.RUNTIMES)
 # How lines begin that say where a model has raised, and what colours them.
 _FRAME = ("Graph execution error", "Exception encountered", "Detected at node", "File ", "<stack")
 _COLOURS = re.compile("\x1b\\[\\d*m")
-
-Function = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +41,8 @@ class Classifier:
         path: its file, or the folder of its version.
         name: of its file, or of its folder with the version.
         fingerprint: a digest of its content.
-        signature: the SavedModel's signature that is called; None for a `.keras` file.
-        input: likewise the name of its input.
+        signature: the SavedModel's signature that is called; None for a file.
+        input: the name of its input; None for a `.keras` file.
         output: likewise the name of the output that has the scores.
         image_shape: (H, W, C); None where it takes any.
         classes: number of scores; None where it does not say.
@@ -54,6 +50,7 @@ class Classifier:
         input_range: the values that black and white have in its input.
         metadata: as of `saved_models.metadata`; empty for a third-party model.
         dtype: of its input.
+        batch_size: how many images its model takes at once; None where that is free.
         logit: whether a single score is a logit, not a probability; None where it does not say.
         same_classes: whether its classes are those of any dataset, whatever their names.
         order: where `matched` has put scores in another order, the places they come from.
@@ -68,10 +65,11 @@ class Classifier:
     output: str | None
     image_shape: tuple[int | None, ...]
     classes: int | None
-    function: Function
+    function: forms.Function
     input_range: tuple[float, float]
     metadata: dict[str, Any]
     dtype: tf.DType = tf.float32
+    batch_size: int | None = None
     logit: bool | None = None
     same_classes: bool = False
     order: tuple[int, ...] | None = None
@@ -130,6 +128,25 @@ class Classifier:
         with answering(self):
             return self(images).numpy()
 
+    def counted(self, images: tf.Tensor) -> "Classifier":
+        """The same with its number of classes, which some models only show in their scores.
+
+        Args:
+            images: a batch to ask such a model with.
+
+        Raises:
+            InvalidArgument: if its answers are not scores [B, classes].
+            Unavailable: if it raises on them.
+        """
+        if self.classes:
+            return self
+        scores = self.scores(images)
+        if scores.ndim != 2:
+            found = ", ".join(["B", *map(str, scores.shape[1:])][: scores.ndim])
+            expected = f"a model that returns scores [B, classes], not [{found}]"
+            raise InvalidArgument(self.argument, self.name, expected)
+        return dataclasses.replace(self, classes=scores.shape[1])
+
     def check(self, data: Data) -> None:
         """Raises `InvalidArgument` if the model has another form than a dataset.
 
@@ -140,9 +157,7 @@ class Classifier:
             if own not in (None, of_data):
                 expected = f"a dataset of images of shape {self.image_shape}"
                 raise InvalidArgument("dataset", f"{data.name} {data.image_shape}", expected)
-        # Some models do not say how many scores they return.
-        scores = None if self.classes else self.scores(data.test.images_at(tf.range(1)))
-        classes = self.classes if scores is None else int(scores.shape[-1])
+        classes = self.counted(data.test.images_at(tf.range(1))).classes
         if classes != len(data.label_names) and (classes, len(data.label_names)) != (1, 2):
             expected = f"a dataset of {'1 or 2' if classes == 1 else classes} classes"
             raise InvalidArgument("dataset", f"{data.name} ({len(data.label_names)})", expected)
@@ -157,20 +172,21 @@ def load(
     same_classes: bool = False,
     argument: str = "model",
 ) -> Classifier:
-    """Loads a SavedModel or a `.keras` file.
+    """Loads a SavedModel, or a `.keras`, `.tflite` or `.onnx` file.
 
     A model whose batch size is fixed is called with batches of that size; the last one is filled
     up with black images.
 
     Args:
-        path: a SavedModel's directory, with or without its version, or a `.keras` file.
+        path: a SavedModel's directory, with or without its version, or a file.
         signature: the SavedModel's signature to call, with one input of images; by default
             `serving_default`, or else the only one of that form, with a floating-point input if
             there is one.
         output: its output that has the scores, probabilities or logits; by default
             `probabilities`, or else the only floating-point one of shape [B, classes].
         input_range: the values that black and white have in its input; by default (0, 1), of
-            integers (0, 255), of int8 (-128, 127).
+            integers (0, 255), of int8 (-128, 127); of a quantised input the lowest and the
+            highest value that its scale has an integer for.
         same_classes: its classes are those of the dataset in the same order, whatever their
             names; see `matched`.
         argument: what errors call `path`.
@@ -181,24 +197,27 @@ def load(
     Raises:
         InvalidArgument: if a signature or output has to be named, or is not there, or the
             input cannot have the values.
-        Unavailable: if there is no such model.
+        Unavailable: if there is no such model, or nothing here that runs it.
     """
     path = Path(path)
+    suffix = path.suffix.lower()
     if input_range is not None:  # before a model is loaded
         low, high = input_range
         if not (low < high and math.isfinite(high - low)):
             expected = "two numbers, the lower first, such as 0,255"
             raise InvalidArgument("input_range", list(input_range), expected)
-    if path.suffix == ".keras":
+    if suffix == ".keras":
         if signature or output:
             raise InvalidArgument("signature", signature or output, "no value with a .keras file")
         found = _keras(path, argument)
+    elif suffix in runtimes.RUNTIMES:
+        if signature:
+            raise InvalidArgument("signature", signature, f"no value with a {suffix} file")
+        found = _device_file(path, output, argument)
     else:
         found = _saved_model(exports.find(argument, path), signature, output, argument)
     found = dataclasses.replace(found, same_classes=same_classes, argument=argument)
-    if input_range is None:
-        return dataclasses.replace(found, input_range=_usual_range(found.dtype))
-    return found.with_range(input_range)
+    return found if input_range is None else found.with_range(input_range)
 
 
 @contextlib.contextmanager
@@ -247,16 +266,18 @@ def _saved_model(
         if "add_slot" in problem:
             problem += "; Keras 2 has to save it with include_optimizer=False"
         raise Unavailable(argument, folder, problem) from error
-    chosen = _choose("signature", signature, signatures, _takes_images, _IMAGES, _of_signature)
+    chosen = forms.choose(
+        "signature", signature, signatures, forms.takes_images, forms.IMAGES, forms.of_signature
+    )
     outputs = signatures[chosen].structured_outputs
-    scores = _choose("output", output, outputs, _has_scores, _SCORES, _of_spec)
+    scores = forms.choose("output", output, outputs, forms.has_scores, forms.SCORES, forms.of_spec)
     ((name, spec),) = signatures[chosen].structured_input_signature[1].items()
 
     def function(images: tf.Tensor) -> tf.Tensor:
         # By way of `loaded`, which owns the variables.
         return loaded.signatures[chosen](**{name: tf.cast(images, spec.dtype)})[scores]
 
-    size = _dimensions(spec, 4)[0]
+    size = forms.dimensions(spec, 4)[0]
 
     return Classifier(
         path=folder,
@@ -265,12 +286,13 @@ def _saved_model(
         signature=chosen,
         input=name,
         output=scores,
-        image_shape=_dimensions(spec, 4)[1:],
-        classes=_dimensions(outputs[scores], 2)[1],
-        function=_in_batches(function, size, outputs[scores].dtype) if size else function,
-        input_range=(0.0, 1.0),
+        image_shape=forms.dimensions(spec, 4)[1:],
+        classes=forms.dimensions(outputs[scores], 2)[1],
+        function=forms.in_batches(function, size, outputs[scores].dtype) if size else function,
+        input_range=_usual_range(spec.dtype),
         metadata=exports.metadata(folder, argument),
         dtype=spec.dtype,
+        batch_size=size,
     )
 
 
@@ -279,18 +301,36 @@ def _keras(path: Path, argument: str) -> Classifier:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes Keras raise
         raise Unavailable(argument, path, f"expected a .keras file ({one_line(error)})") from error
+    return of_model(model, path, hashlib.sha256(path.read_bytes()).hexdigest(), argument)
+
+
+def of_model(
+    model: keras.Model, path: Path, fingerprint: str = "", argument: str = "model"
+) -> Classifier:
+    """A Keras model with one input of images and one output of scores as a classifier.
+
+    Args:
+        model: functional or sequential.
+        path: its file, or what to call it.
+        fingerprint: a digest of its content.
+        argument: what errors call `path`.
+
+    Raises:
+        Unavailable: if it has another form.
+    """
     inputs, outputs = (getattr(model, side, None) or [] for side in ("inputs", "outputs"))
     specs = [tf.TensorSpec(one.shape, one.dtype, one.name) for one in (*inputs, *outputs)]
     if (
         (len(inputs), len(outputs)) != (1, 1)
-        or not (specs[0].shape.rank == 4 and _has_values(specs[0]))
-        or not (specs[1].shape.rank == 2 and _has_scores(specs[1]))
+        or not (specs[0].shape.rank == 4 and forms.has_values(specs[0]))
+        or not (specs[1].shape.rank == 2 and forms.has_scores(specs[1]))
     ):
-        described = [_of_spec(one.name, one) for one in specs]
+        described = [forms.of_spec(one.name, one) for one in specs]
         sides = described[: len(inputs)], described[len(inputs) :]
-        problem = f"expected a model from {_IMAGES} to {_SCORES}, not from"
-        raise Unavailable(argument, path, f"{problem} {' to '.join(map(_all, sides))}")
+        problem = f"expected a model from {forms.IMAGES} to {forms.SCORES}, not from"
+        raise Unavailable(argument, path, f"{problem} {' to '.join(map(forms.all_of, sides))}")
     (size, *shape), (_, classes) = inputs[0].shape, outputs[0].shape
+    dtype = tf.as_dtype(inputs[0].dtype)
 
     def function(images: tf.Tensor) -> tf.Tensor:
         form = getattr(model, "input", None)  # an uncalled Sequential has none
@@ -301,17 +341,60 @@ def _keras(path: Path, argument: str) -> Classifier:
     return Classifier(
         path=path,
         name=path.name,
-        fingerprint=hashlib.sha256(path.read_bytes()).hexdigest(),
+        fingerprint=fingerprint,
         signature=None,
         input=None,
         output=None,
         image_shape=tuple(shape),
         classes=classes,
-        function=_in_batches(function, size, tf.as_dtype(outputs[0].dtype)) if size else function,
-        input_range=(0.0, 1.0),
+        function=forms.in_batches(function, size, tf.as_dtype(outputs[0].dtype))
+        if size
+        else function,
+        input_range=_usual_range(dtype),
         metadata={},
-        dtype=tf.as_dtype(inputs[0].dtype),
+        dtype=dtype,
+        batch_size=size,
         logit=_is_logit(outputs[0]),
+    )
+
+
+def _device_file(path: Path, output: str | None, argument: str) -> Classifier:
+    opened = runtimes.open_file(path, argument)
+    if len(opened.inputs) != 1 or not forms.is_images(*opened.inputs.values()):
+        found = forms.all_of(forms.of_spec(*one) for one in opened.inputs.items())
+        problem = f"expected a model with {forms.IMAGES}, not with {found}"
+        raise Unavailable(argument, path, problem)
+    ((name, images),) = opened.inputs.items()
+    scores = forms.choose(
+        "output", output, opened.outputs, forms.has_scores, forms.SCORES, forms.of_spec
+    )
+    _, *shape = images.shape
+    if opened.channels_first:
+        shape = [*shape[1:], shape[0]]
+        warnings.warn(
+            f"{path.name} takes images as [B, C, H, W]: they are transposed for it", stacklevel=3
+        )
+    classes = forms.dimensions(opened.outputs[scores], 2)[1]
+
+    def function(images: tf.Tensor) -> tf.Tensor:
+        found = tf.numpy_function(functools.partial(opened.run, scores), [images], tf.float32)
+        return tf.ensure_shape(found, [None, classes])
+
+    own = opened.metadata.get("input", {}).get("range")
+    return Classifier(
+        path=path,
+        name=path.name,
+        fingerprint=runtimes.fingerprint(path),
+        signature=None,
+        input=name,
+        output=scores,
+        image_shape=tuple(shape),
+        classes=classes,
+        function=function,
+        input_range=tuple(own) if own else opened.range or _usual_range(images.dtype),
+        metadata=opened.metadata,
+        dtype=images.dtype,
+        batch_size=images.shape[0],
     )
 
 
@@ -324,76 +407,3 @@ def _is_logit(output: Any) -> bool | None:
         return False
     plain = type(layer) is keras.layers.Dense and layer.activation == keras.activations.linear
     return True if plain else None  # `Activation("linear")` passes on what is before it
-
-
-def _in_batches(function: Function, size: int, dtype: tf.DType) -> Function:
-    """A function of batches of one size as one of any number of images."""
-
-    def of_any(images: tf.Tensor) -> tf.Tensor:
-        count = tf.shape(images)[0]
-        filled = tf.pad(images, [[0, -count % size], [0, 0], [0, 0], [0, 0]])
-        batches = tf.reshape(filled, tf.concat([[-1, size], tf.shape(images)[1:]], axis=0))
-        batches = tf.ensure_shape(batches, [None, size, *images.shape[1:]])
-        scores = tf.map_fn(function, batches, fn_output_signature=dtype)
-        return tf.reshape(scores, [-1, scores.shape[-1] or tf.shape(scores)[-1]])[:count]
-
-    return of_any
-
-
-def _choose(
-    argument: str,
-    asked: str | None,
-    candidates: Mapping[str, Any],
-    fits: Callable[[Any], int],
-    form: str,
-    described: Callable[[str, Any], str],
-) -> str:
-    """The asked candidate, or the one that fits best; a preferred name comes first."""
-    ranks = {name: fits(candidates[name]) for name in candidates}
-    fitting = [name for name, rank in ranks.items() if rank]
-    if asked is None:
-        best = [name for name in fitting if ranks[name] == max(ranks.values())]
-        preferred = [name for name in best if name in _PREFERRED] or best
-        if len(preferred) == 1:
-            return preferred[0]
-    elif asked in fitting:
-        return asked
-    allowed = f"one of {', '.join(sorted(fitting))}" if fitting else "a model that has one"
-    found = _all(described(name, candidates[name]) for name in sorted(candidates))
-    raise InvalidArgument(argument, asked, f"{allowed} ({argument} with {form}), found {found}")
-
-
-def _takes_images(function: Any) -> int:
-    """2 for an input of floating-point images, 1 for integers, else 0."""
-    inputs = list(function.structured_input_signature[1].values())
-    if len(inputs) != 1 or inputs[0].shape.rank not in (None, 4):
-        return 0
-    return 2 if inputs[0].dtype.is_floating else int(inputs[0].dtype.is_integer)
-
-
-def _of_signature(name: str, function: Any) -> str:
-    inputs = function.structured_input_signature[1]
-    return f"{name}({', '.join(_of_spec(*one) for one in inputs.items())})"
-
-
-def _of_spec(name: str, spec: Any) -> str:
-    sides = None if spec.shape.rank is None else [side or "?" for side in spec.shape]
-    shape = "of any shape" if sides is None else f"[{', '.join(map(str, sides))}]"
-    return f"{name}: {spec.dtype.name} {shape}"
-
-
-def _all(found: Iterable[str]) -> str:
-    text = ", ".join(found) or "none"
-    return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"
-
-
-def _has_values(images: Any) -> bool:
-    return images.dtype.is_floating or images.dtype.is_integer
-
-
-def _has_scores(output: Any) -> bool:
-    return output.dtype.is_floating and output.shape.rank in (None, 2)
-
-
-def _dimensions(spec: Any, rank: int) -> tuple[int | None, ...]:
-    return tuple(spec.shape) if spec.shape.rank == rank else (None,) * rank

@@ -5,6 +5,7 @@ is, and is what transfer learning starts from. A run's exports lie in
 `<directory>/<run>/<version>/`, version a whole number that grows.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,6 +31,8 @@ from robust_tf.files import (
 )
 from robust_tf.perturbations import KINDS
 from robust_tf.saved_models import image_files, signatures, warmup
+from robust_tf.sensors.devices import is_device
+from robust_tf.sensors.imaging import is_kind
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
 EXTRA = "assets.extra"
@@ -73,10 +76,10 @@ def export(
     which updates moving statistics; they are the endpoints of `keras.layers.TFSMLayer`.
 
     `assets.extra/` holds `metadata.json` (label names, input, files that `encoded` takes,
-    training configuration, versions), `model.json` (Keras's description of the network, as
-    `models.plain` makes it), `example.png`, `checksums.json` (digests of all files, by which
-    damage is seen) and, with the package `tensorflow-serving-api`, a warm-up file for
-    TensorFlow Serving.
+    training configuration, versions, and modules of custom layers if it has some),
+    `model.json` (Keras's description of the network, as `models.plain` makes it),
+    `example.png`, `checksums.json` (digests of all files, by which damage is seen) and, with
+    the package `tensorflow-serving-api`, a warm-up file for TensorFlow Serving.
 
     Args:
         model: a functional model from images to logits, as of `models`.
@@ -84,7 +87,7 @@ def export(
         label_names: the names of the classes.
         training: the training configuration by name: text, numbers and None.
         example: an image for the user to try, uint8 [H, W, C]; by default a black one.
-        mark: by which `remove_marked` knows it.
+        mark: by which `marked` and `remove_marked` know it.
 
     Returns:
         The new version's folder, `<directory>/<version>`.
@@ -113,6 +116,8 @@ def export(
             "keras": keras.__version__,
         },
     }
+    if modules := models.custom_objects.modules(json.loads(model.to_json())):
+        metadata["modules"] = list(modules)
     folder = directory / str(max(versions(directory), default=0) + 1)
     with new_folder(folder) as temporary:
         with for_tensorflow(temporary) as plain:
@@ -181,14 +186,20 @@ def remove_marked(directory: str | os.PathLike, mark: str) -> None:
         mark: what `export` was given.
     """
     sweep_versions(Path(directory))
+    for folder in marked(directory, mark):
+        remove_folder(folder)
+
+
+def marked(directory: str | os.PathLike, mark: str) -> list[Path]:
+    """The versions with a mark, in rising order; arguments as of `remove_marked`."""
+    found = []
     for version in versions(directory):
         folder = Path(directory, str(version))
-        try:
-            marked = json.loads((folder / _CHECKSUMS).read_bytes())["mark"] == mark
-        except (OSError, ValueError, TypeError, LookupError):
-            continue  # not ours, or damaged: it says so where it is used
-        if marked:
-            remove_folder(folder)
+        # Others are not ours, or damaged, which is said where they are used.
+        with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
+            if json.loads((folder / _CHECKSUMS).read_bytes())["mark"] == mark:
+                found.append(folder)
+    return found
 
 
 def _architecture(model: keras.Model) -> str:
@@ -220,6 +231,12 @@ def find(argument: str, path: str | os.PathLike) -> Path:
         Unavailable: if there is none, or it is damaged.
     """
     path = Path(path)
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, a null character, …
+        reason = getattr(error, "strerror", None) or one_line(error)
+        problem = f"expected the directory of a SavedModel ({reason})"
+        raise Unavailable(argument, path, problem) from error
     numbered = (entry for entry in path.glob("*") if entry.name.isdecimal())
     latest = max(numbered, key=lambda entry: int(entry.name), default=path)  # maybe 00000123
     for folder in (path, latest):
@@ -236,6 +253,8 @@ def find(argument: str, path: str | os.PathLike) -> Path:
         expected = f"this is a file of a SavedModel; name its folder, {path.parent}"
     elif path.suffix in (".h5", ".hdf5"):
         expected = "this is a file in HDF5; load it in Keras and save it as a .keras file"
+    elif path.suffix in (".pt", ".pth"):
+        expected = "this is a file of PyTorch; export it to ONNX by torch.onnx.export"
     elif path.is_file():
         expected = f"this is a file; {expected}"
     raise Unavailable(argument, path, expected)
@@ -261,12 +280,16 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
     check(folder, argument)
     try:
         text = (folder / _ARCHITECTURE).read_text(encoding="utf-8")
-        model = keras.models.model_from_json(text)
+        modules = metadata(folder, argument).get("modules", [])
+        with models.custom_objects.known(json.loads(text), argument, folder, modules):
+            model = keras.models.model_from_json(text)
         with for_tensorflow(folder) as plain:
             values = tf.train.load_checkpoint(os.fspath(plain / "variables" / "variables"))
             for i, variable in enumerate(model.variables):
                 key = f"model_variables/{i}/.ATTRIBUTES/VARIABLE_VALUE"
                 variable.assign(values.get_tensor(key))
+    except Unavailable:  # of a custom layer's module, or the metadata
+        raise
     except Exception as error:  # whatever a damaged description makes Keras raise
         problem = f"expected a SavedModel that this package exported ({one_line(error)})"
         raise Unavailable(argument, folder, problem) from error
@@ -288,27 +311,45 @@ def metadata(folder: str | os.PathLike, argument: str = "saved_model") -> dict[s
     """
     path = Path(folder) / _METADATA
     try:
-        found = json.loads(path.read_bytes()) if path.exists() else {}
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_metadata(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValueError) as error:
         raise _damaged(argument, folder, str(_METADATA), "damaged") from error
+
+
+def parse_metadata(text: str | bytes) -> dict[str, Any]:
+    """What `metadata` reads; `ValueError` if `export` writes no such text."""
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not (isinstance(found, dict) and _is_metadata(found)):
-        raise _damaged(argument, folder, str(_METADATA), "damaged")
+        raise ValueError("no metadata of an export")
     return found
 
 
 def _is_metadata(found: dict[str, Any]) -> bool:
     """Whether the parts that there are have what `export` writes."""
-    parts = {"label_names": list, "input": dict, "training": dict, "versions": dict}
+    parts = {
+        "label_names": list,
+        "modules": list,
+        "input": dict,
+        "training": dict,
+        "versions": dict,
+    }
     if not all(isinstance(found.get(name, kind()), kind) for name, kind in parts.items()):
         return False
     label_names, training = found.get("label_names", ["0"]), found.get("training", {})
     level, ends = training.get("train_level"), found.get("input", {}).get("range", [0, 1])
     texts = [training.get(name, "none") for name in ("dataset", "strategy", "train_perturb")]
     return (
-        all(isinstance(one, str) for one in [*label_names, *texts])
+        all(isinstance(one, str) for one in [*label_names, *texts, *found.get("modules", [])])
         and len(label_names) > 0
         and all(isinstance(one, str | float | int | None) for one in training.values())
-        and set(texts[2].split(",")) <= {"none", "all", *KINDS}
+        and (
+            is_device(texts[2])
+            or is_kind(texts[2])
+            or set(texts[2].split(",")) <= {"none", "all", *KINDS}
+        )
         and isinstance(level, float | int | None)
         and isinstance(ends, list)
         and [type(end) in (float, int) for end in ends] == [True, True]
@@ -345,7 +386,12 @@ def fingerprint(folder: str | os.PathLike) -> str:
     Returns:
         For example "mnist-natural-1a2b3c4d/1 5e6f7a8b".
     """
+    return f"{full_name(folder)} {content_digest(folder)[:8]}"
+
+
+def content_digest(folder: str | os.PathLike) -> str:
+    """The SHA-256 of a SavedModel's graph and weights, 64 characters."""
     digest = hashlib.sha256()
     for path in [Path(folder, "saved_model.pb"), *sorted(Path(folder).glob("variables/*"))]:
         digest.update(path.read_bytes())
-    return f"{full_name(folder)} {digest.hexdigest()[:8]}"
+    return digest.hexdigest()

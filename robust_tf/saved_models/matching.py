@@ -18,6 +18,8 @@ from robust_tf.saved_models.classifiers import Classifier
 _RANGES = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0))
 # How many test images a third-party model is looked at with.
 _FIRST = 256
+# What share of them two scores that are nearly equal may change.
+_ROUNDING = 0.01
 
 
 def matched(classifier: Classifier, data: Data) -> Classifier:
@@ -29,7 +31,8 @@ def matched(classifier: Classifier, data: Data) -> Classifier:
     it says so or else where a score of the first test images is outside [0, 1].
 
     A warning says if a third-party model classifies the first 256 natural test images far better
-    with other values of black and white than with `input_range`.
+    with other values of black and white than with `input_range`, or if it gives other answers
+    when it is asked again, since layers that belong to training are on.
 
     Args:
         classifier: from `classifiers.load`.
@@ -40,10 +43,12 @@ def matched(classifier: Classifier, data: Data) -> Classifier:
         Unavailable: if it raises on them.
     """
     classifier.check(data)
+    classifier = classifier.counted(data.test.images_at(tf.range(1)))
     if classifier.classes == 1 and len(data.label_names) == 2:
         classifier = _two_classes(classifier, data)
     names = classifier.metadata.get("label_names")
     if not classifier.metadata:
+        _check_answers(classifier, data)
         _check_range(classifier, data)
     elif names and not classifier.same_classes:
         chosen = {"argument": "dataset", "value": data.name, "other": f"model {classifier.name}"}
@@ -80,6 +85,19 @@ def _two_classes(classifier: Classifier, data: Data) -> Classifier:
 
 def _first(data: Data) -> tf.Tensor:
     return data.test.images_at(tf.range(min(_FIRST, len(data.test))))
+
+
+def _check_answers(classifier: Classifier, data: Data) -> None:
+    images = _first(data)
+    first, second = (classifier.scores(images).argmax(axis=-1) for _ in range(2))
+    changed = float((first != second).mean())
+    if changed > _ROUNDING:
+        warnings.warn(
+            f"{classifier.name} classifies {changed:.0%} of {len(first)} natural test images "
+            "otherwise when it is asked again: dropout or augmentation may be on in it, as "
+            "layers.RandomFlip is where training=False was not said when it was exported",
+            stacklevel=3,
+        )
 
 
 def _check_range(classifier: Classifier, data: Data) -> None:

@@ -25,7 +25,7 @@ from robust_tf.files import digest, locked, prepare_directory, writing_to
 from robust_tf.progress import Bar
 from robust_tf.results import figures
 from robust_tf.results.labels import model_names, training_of
-from robust_tf.saved_models import Classifier, matched
+from robust_tf.saved_models import Classifier, classifiers, matched
 from robust_tf.seeds import stream_seed
 
 _OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
@@ -53,6 +53,7 @@ SUMMARY_COLUMNS = [
     "worst",
     "at",
     "drop",
+    *(f"{name}_{end}" for name in ("natural", "mean", "worst") for end in ("low", "high")),
     "baseline",
     "mce",
     "relative_mce",
@@ -84,9 +85,9 @@ class Comparison:
             other images, `measures.interval`), unanswered (share of the images whose scores are
             not all finite, which are wrong), calibration_error and brier_score (means over the
             trials).
-        summary: one row per model: natural, mean, worst, at and drop as of `results.profile`;
-            mce and relative_mce to the baseline; calibration error and Brier score of
-            natural images, and their means over the perturbed tests.
+        summary: one row per model: natural, mean, worst, at, drop and the ends of their
+            intervals as of `results.profile`; mce and relative_mce to the baseline; calibration
+            error and Brier score of natural images, and their means over the perturbed tests.
         corruptions: one row per model and kind; see `measures.corruption_errors`.
         pairs: one row per pair of models and test: McNemar's test on the images of trial 0.
     """
@@ -102,7 +103,7 @@ def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path
 
     Args:
         run: a run's folder, or its name in `output_dir`; or a SavedModel's directory, or a
-            `.keras` file.
+            file, `classifiers.FILES`.
         output_dir: where runs' folders are.
         argument: the name of the argument that has the text, for the error.
 
@@ -113,14 +114,23 @@ def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path
         raise Unavailable(argument, run, "expected a SavedModel or run on this machine")
     for folder in (Path(run), Path(output_dir) / run):
         table = folder / "runs.csv"
-        if table.is_file():
+        if os.path.isfile(table):  # unlike `table.is_file`, False of a name that is too long
             try:
-                path = results.read_run(folder)["saved_model"]
+                recorded = Path(results.read_run(folder)["saved_model"])
             except Unavailable as error:
                 problem = f"expected one run with its SavedModel in {table} ({error.problem})"
                 raise Unavailable(argument, run, problem) from error
-            return saved_models.find(argument, path)
-    return Path(run) if Path(run).suffix == ".keras" else saved_models.find(argument, run)
+            return saved_models.find(argument, _where(folder, recorded))
+    is_file = Path(run).suffix.lower() in classifiers.FILES
+    return Path(run) if is_file else saved_models.find(argument, run)
+
+
+def _where(folder: Path, recorded: Path) -> Path:
+    """Where a run's SavedModel is: with its results, which may have been moved, or as recorded."""
+    own = Path("saved_models", *recorded.parts[-2:])
+    beside, default = folder.absolute().parent, folder.absolute().parent.parent
+    places = (beside / own, default / own, recorded)
+    return next((place for place in places if place.is_dir()), recorded)
 
 
 def baseline(models: Sequence[Classifier], asked: Path | None = None) -> int:
@@ -250,7 +260,7 @@ def _summary(tests: pd.DataFrame, corruptions: pd.DataFrame, baseline: str) -> p
         rows.append(
             {
                 **natural[["model", "training", *_OF_DATA]],
-                **results.profile_of(natural["accuracy"], perturbed, "accuracy"),
+                **results.profile_of(natural, perturbed, "accuracy"),
                 "baseline": baseline,
                 "mce": errors["corruption_error"].mean(),
                 "relative_mce": errors["relative_corruption_error"].mean(),

@@ -93,7 +93,7 @@ def measure(
     natural = evaluator.predictions(Natural()) % classes
     having = np.bincount(natural, minlength=classes)[:, np.newaxis]
     changes, flips, flipped = [], [], dict[str, np.ndarray]()
-    in_order = sorted(conditions, key=lambda condition: condition.level)
+    in_order = sorted(conditions, key=lambda condition: condition.key[1])
     for condition in Bar(in_order, desc=label, unit="test", disable=label is None):
         counts = np.zeros((classes, classes))
         count = number_of_trials(condition, trials)
@@ -191,8 +191,7 @@ def changes_figure(
         The figure, one matrix per kind, all in the same colours: rows are classes of natural
         images, columns those of perturbed ones; what stays in its class is left out.
     """
-    highest = table.groupby("test_perturb")["test_level"].transform("max")
-    table = table[table["test_level"] == highest]
+    table = _at_highest(table)
     moved = table.loc[table["natural"] != table["perturbed"], "share"]
     most = max(1.0, 100 * moved.max())
     kinds = list(dict.fromkeys(table["test_perturb"]))
@@ -312,12 +311,14 @@ def write(
 
 def largest(changes: pd.DataFrame, count: int) -> pd.DataFrame:
     """The largest flows between different classes of each kind, at its highest level."""
-    highest = changes.groupby("test_perturb")["test_level"].transform("max")
-    moved = changes[
-        (changes["test_level"] == highest)
-        & (changes["natural"] != changes["perturbed"])
-        & (changes["images"] > 0)
-    ]
+    moved = _at_highest(changes)
+    moved = moved[(moved["natural"] != moved["perturbed"]) & (moved["images"] > 0)]
     moved = moved.sort_values("images", ascending=False, kind="stable")
     top = moved.groupby("test_perturb", sort=False).head(count)
     return top.sort_values(["test_perturb", "images"], ascending=[True, False], kind="stable")
+
+
+def _at_highest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each kind's highest level; all of a kind that has no levels."""
+    level = table["test_level"].fillna(0)
+    return table[level == level.groupby(table["test_perturb"]).transform("max")]

@@ -13,7 +13,7 @@ from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition, evaluate
 from robust_tf.files import digest, file_name
-from robust_tf.results import figures
+from robust_tf.results import defect_maps, figures
 from robust_tf.results import trials as trials_lib
 from robust_tf.saved_models import Classifier, matched
 
@@ -81,8 +81,8 @@ def write(
         progress: show a progress bar.
 
     Returns:
-        The folder, with `trials.csv` and `figures/accuracy.png`; and the trials asked for, as
-        of `measure`.
+        The folder, with `trials.csv`, `figures/accuracy.png` and a figure of each device's
+        defect map; and the trials asked for, as of `measure`.
 
     Raises:
         InvalidArgument: as `measure`.
@@ -102,7 +102,8 @@ def write(
         seed=seed,
         label=_label(classifier, progress),
     )
-    figures.save({"accuracy": figures.accuracy(table)}, folder / "figures")
+    maps = defect_maps.of_devices(conditions, data.image_shape)
+    figures.save({"accuracy": figures.accuracy(table), **maps}, folder / "figures")
     return folder, table
 
 

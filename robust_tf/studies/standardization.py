@@ -17,7 +17,7 @@ import seaborn as sns
 
 from robust_tf import models, results
 from robust_tf.files import replacing, writing_to
-from robust_tf.perturbations import KINDS, Perturbation
+from robust_tf.perturbations import KINDS, Perturbation, all_kinds
 from robust_tf.results import figures
 from robust_tf.results.pages import Section, markdown, page
 from robust_tf.runs.experiments import Cell, Experiment, Selection, with_all_tests
@@ -87,14 +87,14 @@ def _profiles(means: pd.DataFrame) -> pd.DataFrame:
         perturb = group["train_perturb"].iloc[0]
         family = KINDS[perturb].family if perturb in KINDS else None
         mine = [family in (None, KINDS[kind].family) for kind in tests["test_perturb"]]
-        profile = results.profile_of(natural, tests, "mean")
+        worst = tests.loc[tests["mean"].idxmin()]
         rows.append(
             {
                 **dict(zip(keys, values)),
                 "natural": natural,
                 "own": tests.loc[mine, "mean"].min(),
-                "worst": profile["worst"],
-                "at": profile["at"],
+                "worst": worst["mean"],
+                "at": worst["test"],
             }
         )
     return pd.DataFrame(rows, columns=PROFILE_COLUMNS)
@@ -261,7 +261,7 @@ def cells(selection: Selection) -> list[Cell]:
                 for strategy in perturbing
                 if strategy in (selection.strategies or perturbing)
                 for kind in KINDS
-                if kind in (selection.perturbs or KINDS)
+                if kind in (selection.perturbs or all_kinds())
             ]
     return with_all_tests(found)
 

@@ -1,5 +1,6 @@
 """A Keras callback that keeps the state after each epoch, so that a stopped training goes on."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -31,11 +32,20 @@ class Backup(keras.callbacks.Callback):
         directory: where to keep it; made if absent.
         write: whether to save states, not only to go on from them.
         run: the name of what is trained; the state of another does not count.
+        keep_best: keep that of the epoch with the lowest `val_loss`, too.
     """
 
-    def __init__(self, directory: str | os.PathLike, write: bool = True, run: str | None = None):
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        write: bool = True,
+        run: str | None = None,
+        keep_best: bool = False,
+    ):
         """See the class."""
         super().__init__()
+        self._keep_best = keep_best
+        self._best_content = b""
         self.directory = Path(directory)
         self._write = write
         self._run = run
@@ -56,8 +66,7 @@ class Backup(keras.callbacks.Callback):
         self._rows, content = self._newest()
         if self._rows:
             variables = _variables(model)
-            with np.load(io.BytesIO(content)) as state:
-                values = [state[f"arr_{i + 1}"] for i in range(len(state.files) - 1)]
+            values = _values(content)
             if [value.shape for value in values] != [tuple(each.shape) for each in variables]:
                 problem = "its state is of another network; remove the folder to begin again"
                 raise Unavailable("output_dir", self.directory, problem)
@@ -65,12 +74,17 @@ class Backup(keras.callbacks.Callback):
                 variable.assign(value)
         return pd.DataFrame(self._rows)
 
+    def best(self, model: keras.Model) -> list[np.ndarray]:
+        """The values of a model's variables after its best epoch, once `restore` was called."""
+        return _values(self._best_content)[: len(model.variables)] if self._best_content else []
+
     def _newest(self) -> tuple[list[dict], bytes]:
         """The history and the arrays of the newest whole state; both empty without one."""
         problems = []
         for epochs, path in sorted(self._states(), reverse=True):
             try:
                 rows, content = self._check(path.read_bytes(), epochs)
+                self._best_content = self._content_of_best(rows, content)
                 break
             except FileNotFoundError:  # replaced by a newer one meanwhile
                 continue
@@ -80,8 +94,28 @@ class Backup(keras.callbacks.Callback):
             rows, content = [], b""
         if problems:
             goes_on = f"goes on after epoch {len(rows)}" if rows else "begins again"
-            warnings.warn(f"{'; '.join(problems)}; training {goes_on}", stacklevel=3)
+            # One place, so that a command says it once.
+            warnings.warn(f"{'; '.join(problems)}; training {goes_on}", stacklevel=1)
         return rows, content
+
+    def _content_of_best(self, rows: list[dict], content: bytes) -> bytes:
+        """The arrays of the best epoch's state, given those of the last."""
+        best = self._best_epoch(rows)
+        if best in (0, len(rows)):
+            return content
+        try:
+            return self._check(self._path(best).read_bytes(), best)[1]
+        except FileNotFoundError:
+            raise ValueError(f"without the state of epoch {best}, the best") from None
+
+    def _best_epoch(self, rows: list[dict]) -> int:
+        """The number of the epoch to keep besides the last ones; 0 for none."""
+        if not (self._keep_best and rows):
+            return 0
+        return min(rows, key=lambda row: row["val_loss"])["epoch"]
+
+    def _path(self, epoch: int) -> Path:
+        return self.directory / f"epoch-{epoch:05d}.npz"
 
     def _check(self, content: bytes, epochs: int) -> tuple[list[dict], bytes]:
         """The parts of a state; raises `ValueError` if it is not whole or not ours."""
@@ -120,24 +154,36 @@ class Backup(keras.callbacks.Callback):
         shapes = [list(variable.shape) for variable in variables]
         about = np.array(json.dumps({"run": self._run, "history": self._rows, "shapes": shapes}))
         values = (variable.value.numpy() for variable in variables)
-        target = self.directory / f"epoch-{epoch + 1:05d}.npz"
+        target = self._path(epoch + 1)
         make_way(target)
         with replacing(target) as path, open(path, "w+b") as file:
             np.savez(file, about, *values)
             file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").digest()
-            file.seek(0, os.SEEK_END)
-            file.write(digest)
+            file.write(hashlib.sha256(file.read()).digest())
             file.flush()
+        best = self._best_epoch(self._rows)
         for epochs, state in self._states():
-            if not epoch + 1 - _KEPT < epochs <= epoch + 1:
+            if epochs != best and not epoch + 1 - _KEPT < epochs <= epoch + 1:
                 remove(state)
+
+    def remove(self) -> None:
+        """Removes the states, and the directory if there is nothing else in it."""
+        for _, state in self._states():
+            remove(state)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
 
     def _states(self) -> list[tuple[int, Path]]:
         """The epochs and files of all states; those of other names are none."""
         paths = self.directory.glob("epoch-*.npz")
         names = ((re.fullmatch(r"epoch-(\d{5,})", path.stem, re.ASCII), path) for path in paths)
         return [(int(match[1]), path) for match, path in names if match]
+
+
+def _values(content: bytes) -> list[np.ndarray]:
+    """The arrays of a state after its description."""
+    with np.load(io.BytesIO(content)) as state:
+        return [state[f"arr_{i + 1}"] for i in range(len(state.files) - 1)]
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

@@ -15,17 +15,19 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf import machine
-from robust_tf.data import Split, without_autotuning
+from robust_tf.data import Split, chunk_size, without_autotuning
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations import Mixture, Perturbation, example_seeds
+from robust_tf.perturbations import example_seeds
+from robust_tf.perturbations.condition import Condition
 from robust_tf.seeds import fold_in, stream_seed
 from robust_tf.training import augmentations, devices
 from robust_tf.training.ramp import PerturbedFraction, Ramp
 from robust_tf.training.recipes import Recipe
+from robust_tf.training.validation import Validation, balanced, division
 
-# Perturbed training images that stay the same are kept in memory up to this size.
+# Perturbed training images that stay the same are kept in memory up to this size, and up to the
+# split's room; otherwise they are computed anew in each epoch, which gives the same bits.
 _CACHE_BYTES = 2**30
-_CHUNK = 1000
 # Batches that are ready before the training step asks for them.
 _PREFETCHED = 2
 # Converting these functions and what they call takes seconds in every process; none has
@@ -54,6 +56,8 @@ class Training:
         initial_epoch: the first epoch of the batches, from 0.
         distribution: the devices that share each batch.
         callbacks: Keras callbacks that belong to the batches.
+        validation: measures with images that are held out; None without them.
+        class_weights: how much the images of each class count, [classes]; None for the same.
     """
 
     model: keras.Model
@@ -64,6 +68,8 @@ class Training:
     initial_epoch: int
     distribution: tf.distribute.Strategy
     callbacks: tuple[keras.callbacks.Callback, ...]
+    validation: Validation | None = None
+    class_weights: np.ndarray | None = None
 
 
 def prepare(
@@ -71,7 +77,7 @@ def prepare(
     build_model: BuildModel,
     recipe: Recipe,
     *,
-    perturbation: Perturbation | Mixture | None,
+    perturbation: Condition | None,
     fresh: bool,
     ramp: Ramp,
     adapt: Adapt,
@@ -104,12 +110,15 @@ def prepare(
         images_at = perturbed_at if adapt == "perturbed" else natural_at
         return images_at(index, tf.constant(0, tf.int64))
 
+    kept, held_out = np.arange(len(split)), None
+    if recipe.validation_fraction:
+        kept, held_out = division(split.labels.numpy(), recipe.validation_fraction, seed)
     with distribution.scope():
         model = build_model()
     for layer in model.layers:
         if adapt and layer.name == "standardization":
-            layer.adapt(_mapped(_indices(len(split)), presented))
-    examples = len(split)
+            layer.adapt(_mapped(_chunks(split, kept), presented))
+    examples = len(kept)
     if recipe.drop_remainder:
         examples -= examples % recipe.batch_size
     replicas = distribution.num_replicas_in_sync
@@ -117,6 +126,7 @@ def prepare(
         _batches,
         split,
         recipe,
+        kept,
         examples,
         fraction,
         natural_at,
@@ -139,12 +149,17 @@ def prepare(
         initial_epoch=initial_epoch,
         distribution=distribution,
         callbacks=(fraction,),
+        validation=_validation(split, recipe, perturbation, seed, held_out, perturbed_at),
+        class_weights=None
+        if recipe.class_weight == "none"
+        else balanced(split.labels.numpy()[kept], model.output_shape[-1]),
     )
 
 
 def _batches(
     split: Split,
     recipe: Recipe,
+    kept: np.ndarray,
     examples: int,
     fraction: PerturbedFraction,
     natural_at: ImagesAt,
@@ -162,9 +177,11 @@ def _batches(
         raise InvalidArgument("batch_size", batch_size, expected)
     static_size = batch_size // replicas if last == batch_size else None
     shuffle_seed = stream_seed(seed, "shuffle")
+    # Joining two parts would copy large images once more.
+    one_kind = perturbed_at is natural_at or (fraction.fractions == 1).all()
 
     def indices(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.range(len(split))
+        order = tf.constant(kept, tf.int32)
         if recipe.shuffle:
             order = tf.random.experimental.stateless_shuffle(order, fold_in(shuffle_seed, epoch))
         order = order[:examples]
@@ -181,8 +198,11 @@ def _batches(
         count = fraction.count(epoch, tf.size(index))
         if replicas > 1:
             index, count = devices.shard(index, count, device, replicas)
-        parts = [perturbed_at(index[:count], epoch), natural_at(index[count:], epoch)]
-        images = tf.concat(parts, axis=0)
+        if one_kind:
+            images = perturbed_at(index, epoch)
+        else:
+            parts = [perturbed_at(index[:count], epoch), natural_at(index[count:], epoch)]
+            images = tf.concat(parts, axis=0)
         images = tf.ensure_shape(images, [static_size, *split.image_shape])
         return images, tf.ensure_shape(tf.gather(split.labels, index), [static_size])
 
@@ -207,7 +227,7 @@ def _natural_at(split: Split, recipe: Recipe, seed: int) -> ImagesAt:
 def _perturbed_at(
     split: Split,
     recipe: Recipe,
-    perturbation: Perturbation | Mixture,
+    perturbation: Condition,
     fresh: bool,
     seed: int,
     natural_at: ImagesAt,
@@ -221,21 +241,49 @@ def _perturbed_at(
         return perturbation(natural_at(index, epoch), seeds)
 
     shape = (len(split), *split.image_shape)
-    if fresh or recipe.augment != "none" or 4 * math.prod(shape) > _CACHE_BYTES:
+    size = 4 * math.prod(shape)
+    if fresh or recipe.augment != "none" or size > min(_CACHE_BYTES, split.room):
         return computed
     first = tf.constant(0, tf.int64)
-    chunks = _mapped(_indices(len(split)), lambda index: computed(index, first))
+    chunks = _mapped(_chunks(split, np.arange(len(split))), lambda index: computed(index, first))
     images = np.empty(shape, np.float32)  # no list of chunks: it would take twice
-    for start, chunk in zip(range(0, len(split), _CHUNK), chunks):
-        images[start : start + _CHUNK] = chunk
+    for start, chunk in zip(range(0, len(split), chunk_size(split.image_shape)), chunks):
+        images[start : start + len(chunk)] = chunk
     with tf.device("CPU"):
         cache = tf.constant(images)
     return lambda index, epoch: tf.gather(cache, index)
 
 
-def _indices(size: int) -> tf.data.Dataset:
-    """The indices 0 … size-1 in chunks."""
-    return tf.data.Dataset.range(size).batch(_CHUNK)
+def _validation(
+    split: Split,
+    recipe: Recipe,
+    perturbation: Condition | None,
+    seed: int,
+    held_out: np.ndarray | None,
+    perturbed_at: ImagesAt,
+) -> Validation | None:
+    """Measures with held-out images, all of them perturbed if training perturbs; not augmented."""
+    if held_out is None:
+        return None
+    images_at = perturbed_at
+    if recipe.augment != "none":
+        plain = dataclasses.replace(recipe, augment="none")
+        images_at = natural_at = _natural_at(split, plain, seed)
+        if perturbation is not None:  # fresh: nothing of it is kept
+            images_at = _perturbed_at(split, plain, perturbation, True, seed, natural_at)
+
+    def batch(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.ensure_shape(
+            images_at(index, tf.constant(0, tf.int64)), [None, *split.image_shape]
+        )
+        return images, tf.gather(split.labels, index)
+
+    return Validation(_mapped(_chunks(split, held_out), batch), recipe.early_stopping)
+
+
+def _chunks(split: Split, indices: np.ndarray) -> tf.data.Dataset:
+    """Some indices of a split in chunks."""
+    return tf.data.Dataset.from_tensor_slices(indices).batch(chunk_size(split.image_shape))
 
 
 def _mapped(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:

@@ -72,7 +72,8 @@ class Divergence(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Looks at the loss and the weights."""
-        self._check("loss", (logs or {}).get("loss", 0.0))
+        for loss in ("loss", "val_loss"):
+            self._check(loss, (logs or {}).get(loss, 0.0))
         for variable in self.model.trainable_variables:
             self._check(variable.path, variable.value.numpy())
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from robust_tf import models
+
 DISTRIBUTIONS = ("none", "mirrored")
 
 
@@ -60,6 +62,6 @@ def synchronize(model: keras.Model) -> None:
     Training then has the same result on any number of devices, but for rounding and for
     dropout, whose masks are drawn per device.
     """
-    for layer in model.layers:
+    for layer in models.leaves(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True

@@ -4,6 +4,7 @@ import contextlib
 import os
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 
@@ -24,7 +25,12 @@ _STEPS_AT_ONCE = 20
 
 @models.keras_defaults()
 def compile_model(
-    model: keras.Model, recipe: Recipe, *, steps_per_epoch: int, jit_compile: str = "auto"
+    model: keras.Model,
+    recipe: Recipe,
+    *,
+    steps_per_epoch: int,
+    jit_compile: str = "auto",
+    class_weights: np.ndarray | None = None,
 ) -> None:
     """Compiles a classifier that returns logits.
 
@@ -36,6 +42,7 @@ def compile_model(
             GPU, unless TensorFlow's ops must be deterministic; XLA has no such gradient of
             max-pooling. It trains these networks slower on CPUs, and cannot compile what
             devices have to say to each other.
+        class_weights: how much the images of each class count, [classes]; None for the same.
     """
     if jit_compile not in JIT_COMPILE:
         raise InvalidArgument("jit_compile", jit_compile, f"one of {', '.join(JIT_COMPILE)}")
@@ -48,7 +55,7 @@ def compile_model(
     most = _STEPS_AT_ONCE if one_device and model.count_params() < _SMALL_MODEL else 1
     model.compile(
         optimizer=optimizer,
-        loss=recipe.loss(),
+        loss=recipe.loss(class_weights),
         metrics=["accuracy"],
         # A divisor, or an epoch would take steps of the next one.
         steps_per_execution=max(n for n in range(1, most + 1) if steps_per_epoch % n == 0),
@@ -81,7 +88,7 @@ def fit(
     Returns:
         The history, one row per epoch: epoch (from 1), accuracy (a fraction, of the
         training images as they were presented), loss, perturbed_fraction, seconds,
-        images_per_second.
+        images_per_second; with held-out images also val_loss and val_accuracy.
 
     Raises:
         Unavailable: if the loss or a weight is not finite. The backup then has the state before
@@ -94,14 +101,21 @@ def fit(
             training.recipe,
             steps_per_epoch=training.steps_per_epoch,
             jit_compile=jit_compile,
+            class_weights=training.class_weights,
         )
         _make_variables(training.model)
     earlier = backup.restore(training.model) if backup else pd.DataFrame()
     callbacks = [
         *training.callbacks,
-        callbacks_lib.Divergence(training.recipe.optimizer.learning_rate),
         callbacks_lib.Throughput(training.examples),
     ]
+    if validation := training.validation:
+        callbacks.append(validation)
+        if backup and len(earlier):
+            validation.resume(earlier["val_loss"], backup.best(training.model))
+        if validation.ended:
+            epochs = training.initial_epoch
+    callbacks.append(callbacks_lib.Divergence(training.recipe.optimizer.learning_rate))
     if tensorboard_dir:
         callbacks.append(keras.callbacks.TensorBoard(tensorboard_dir, write_graph=False))
     if backup:
@@ -109,11 +123,11 @@ def fit(
     with contextlib.ExitStack() as stack:
         if label:
             progress = callbacks_lib.Progress(
-                label, epochs, training.initial_epoch, training.steps_per_epoch
+                label, training.recipe.epochs, training.initial_epoch, training.steps_per_epoch
             )
             callbacks.append(stack.enter_context(contextlib.closing(progress)))
         if distribution.num_replicas_in_sync > 1:
-            history = _fit_on_devices(training, callbacks)
+            history = _fit_on_devices(training, callbacks, epochs)
         else:
             history = training.model.fit(
                 training.batches,
@@ -124,6 +138,8 @@ def fit(
                 shuffle=False,  # the batches are shuffled already
                 verbose=0,
             )
+    if not history.epoch:  # all was done before
+        return earlier
     rows = pd.DataFrame(history.history)
     rows.insert(0, "epoch", [epoch + 1 for epoch in history.epoch])
     return pd.concat([earlier, rows], ignore_index=True)
@@ -139,7 +155,7 @@ def _make_variables(model: keras.Model) -> None:
 
 
 def _fit_on_devices(
-    training: Training, callbacks: list[keras.callbacks.Callback]
+    training: Training, callbacks: list[keras.callbacks.Callback], epochs: int
 ) -> keras.callbacks.History:
     """As `keras.Model.fit`, which fails where the devices are those of several workers."""
     model, distribution = training.model, training.distribution
@@ -152,7 +168,8 @@ def _fit_on_devices(
     each = keras.callbacks.CallbackList([*callbacks, history], model=model)
     iterator = iter(training.batches)
     each.on_train_begin()
-    for epoch in range(training.initial_epoch, training.recipe.epochs):
+    model.stop_training = False
+    for epoch in range(training.initial_epoch, epochs):
         model.reset_metrics()
         each.on_epoch_begin(epoch)
         for batch in range(training.steps_per_epoch):
@@ -160,6 +177,8 @@ def _fit_on_devices(
             step(iterator)
             each.on_train_batch_end(batch)
         each.on_epoch_end(epoch, model.get_metrics_result())
+        if model.stop_training:
+            break
     with distribution.scope():
         model.optimizer.finalize_variable_values(model.trainable_variables)
     each.on_train_end()

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from robust_tf.errors import InvalidArgument
 from robust_tf.settings import OneOf, check_fields, choice, number, switch, whole
 from robust_tf.training import augmentations
 from robust_tf.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Rate
@@ -21,6 +23,7 @@ _START_RATE = 0.1
 _RISE = 0.2
 
 SCHEDULES = ("constant", "one_cycle")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,12 @@ class Recipe:
         augment: "none", or names of `augmentations.AUGMENTATIONS`, separated by commas.
         shuffle: a new order of the training images in each epoch; else that of their files.
         drop_remainder: leave out the images of an epoch that do not fill a batch.
+        class_weight: "none", or "balanced": images of rare classes count more, so that all
+            classes count the same.
+        validation_fraction: part of the training images that is held out and measures after
+            each epoch, in [0, 1).
+        early_stopping: epochs without a lower loss of the held-out images after which training
+            ends with the weights of the best epoch; 0 to train all epochs.
 
     Raises:
         InvalidArgument: if a value is out of range.
@@ -75,10 +84,42 @@ class Recipe:
     drop_remainder: Annotated[
         bool, switch("Leave out the training images of an epoch that do not fill a batch.")
     ] = False
+    class_weight: Annotated[
+        str,
+        choice(
+            "Whether images of rare classes count more: balanced, so that all classes count the "
+            "same.",
+            CLASS_WEIGHTS,
+        ),
+    ] = "none"
+    validation_fraction: Annotated[
+        float,
+        number(
+            "Part of the training images of each class that is held out, to measure after each "
+            "epoch.",
+            0,
+            below=1,
+            noun="a part",
+        ),
+    ] = 0.0
+    early_stopping: Annotated[
+        int,
+        whole(
+            "Epochs without a lower loss of the held-out images after which training ends, with "
+            "the weights of the best epoch; 0 for none.",
+            0,
+        ),
+    ] = 0
 
     def __post_init__(self):
         """Checks the values."""
         check_fields(self)
+        if self.early_stopping and not self.validation_fraction:
+            expected = "a validation_fraction besides, which says what to go by"
+            raise InvalidArgument("early_stopping", self.early_stopping, expected)
+        if self.early_stopping and self.weight_average:
+            expected = "0 with early_stopping, which goes by the weights of an epoch"
+            raise InvalidArgument("weight_average", self.weight_average, expected)
 
     def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
         """The optimizer of a training of so many steps."""
@@ -95,19 +136,37 @@ class Recipe:
             rate, use_ema=self.weight_average > 0, ema_momentum=self.weight_average
         )
 
-    def loss(self) -> keras.losses.Loss | Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-        """The cross-entropy of logits and labels."""
+    def loss(
+        self, class_weights: np.ndarray | None = None
+    ) -> keras.losses.Loss | Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """The cross-entropy of logits and labels, each image with its class's weight."""
+        if class_weights is not None:
+            plain: Any = self.loss() if self.label_smoothing else _cross_entropy
+
+            def weighted(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+                places = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+                return plain(labels, logits) * tf.gather(class_weights, places)
+
+            return weighted
         if not self.label_smoothing:
             return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
         def smoothed(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
             classes = logits.shape[-1]
+            if classes == 1:  # nothing to tell apart, which Keras warns of
+                return tf.zeros_like(logits[:, 0])
             targets = tf.one_hot(tf.cast(tf.reshape(labels, [-1]), tf.int32), classes)
             return keras.losses.categorical_crossentropy(
                 targets, logits, from_logits=True, label_smoothing=self.label_smoothing
             )
 
         return smoothed
+
+
+def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return keras.losses.sparse_categorical_crossentropy(
+        tf.reshape(labels, [-1]), logits, from_logits=True
+    )
 
 
 # What a network is trained with where nothing else is said: settings of a run by name.
@@ -150,6 +209,22 @@ _USUAL: Mapping[str, Any] = {
     "learning_rate": 0.1,
 }
 _USUAL_TRANSFER: Mapping[str, Any] = {"epochs": 5, "learning_rate": 0.01, "head_units": (256,)}
+# Of networks of the user's own: epochs go by the number of training images, so that few images
+# are seen often enough and many not too often.
+OWN = "own"
+OWN_RECIPE: Mapping[str, Any] = {
+    "batch_size": 64,
+    "learning_rate": 0.001,
+    "optimizer": "adamw",
+    "beta_1": 0.9,
+    "weight_decay": 0.01,
+    "schedule": "one_cycle",
+    "standardize": "none",
+}
+OWN_TRANSFER: Mapping[str, Any] = {"learning_rate": 0.0003}
+# Images that are seen in all, within so many epochs.
+_OWN_IMAGES, OWN_EPOCHS = 1_000_000, (10, 100)
+_OWN_TRANSFER_IMAGES, OWN_TRANSFER_EPOCHS = 300_000, (5, 30)
 # Fewest batches per epoch: a training set too small for a recipe's batches, such as the
 # MNIST sample, gets smaller ones by default.
 LEAST_STEPS_PER_EPOCH = 10
@@ -163,7 +238,7 @@ def recipe_of(
     Images of one channel, digits say, are not mirrored.
 
     Args:
-        network: the network's name.
+        network: the network's name; `OWN` for one of the user's.
         strategy: "transfer" has its own.
         examples: number of training images.
         image_shape: (H, W, C).
@@ -171,8 +246,14 @@ def recipe_of(
     Returns:
         Settings by name.
     """
-    recipe = dict(RECIPES.get(network, _USUAL))
-    if strategy == "transfer":
+    recipe = dict(OWN_RECIPE if network == OWN else RECIPES.get(network, _USUAL))
+    if network == OWN:
+        images, (least, most) = _OWN_IMAGES, OWN_EPOCHS
+        if strategy == "transfer":
+            recipe |= OWN_TRANSFER
+            images, (least, most) = _OWN_TRANSFER_IMAGES, OWN_TRANSFER_EPOCHS
+        recipe["epochs"] = min(most, max(least, round(images / examples)))
+    elif strategy == "transfer":
         recipe |= TRANSFER.get(network, _USUAL_TRANSFER)
     recipe["batch_size"] = max(1, min(recipe["batch_size"], examples // LEAST_STEPS_PER_EPOCH))
     if image_shape[-1] == 1 and recipe.get("augment") == "flip,shift":

@@ -11,21 +11,37 @@ import tensorflow as tf
 
 from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations import KINDS, Mixture, Perturbation, mixtures
+from robust_tf.perturbations import KINDS, Mixture, Perturbation, all_kinds, mixtures
+from robust_tf.sensors import Device, SensorDevice, imaging
 from robust_tf.settings import Parsed, Setting, switch, whole, wholes
 from robust_tf.training.batches import Adapt, BuildModel, Training, prepare
 from robust_tf.training.ramp import Ramp
 from robust_tf.training.recipes import Recipe
 
+# What perturbs an image in training.
+Applied = Perturbation | Mixture | Device | SensorDevice
 
-def _parse_perturbation(given: Mapping[str, Any]) -> Perturbation | Mixture:
-    """The perturbation that the settings `perturb` and `level` name."""
+
+def _parse_perturbation(given: Mapping[str, Any]) -> Applied:
+    """The perturbation that the settings `perturb` and `level` name, or `defects`."""
     channel_blur = bool(given.get("channel_blur"))
-    if "perturbation" in given:
-        return dataclasses.replace(given["perturbation"], channel_blur=channel_blur)
+    if isinstance(one := given.get("perturbation"), Device | SensorDevice):
+        return one
+    if one is not None:
+        return dataclasses.replace(one, channel_blur=channel_blur)
     perturb, level = given.get("perturb"), given.get("level")
+    if given.get("defects") is not None:
+        for name, other in (("perturb", perturb), ("level", level)):
+            if other is not None:
+                raise InvalidArgument(name, other, "no value with defects")
+        return Device.read(given["defects"])
+    if perturb is not None and imaging.is_name(perturb):
+        if level is not None:
+            raise InvalidArgument("level", level, f"no value with perturb={perturb}")
+        return imaging.read(perturb, "perturb")
     if perturb is None or (perturb not in KINDS and "," not in perturb and perturb != "all"):
-        raise InvalidArgument("perturb", perturb, f"all, or some of {', '.join(KINDS)}")
+        expected = f"all, or some of {', '.join(KINDS)}; or sensor:FILE"
+        raise InvalidArgument("perturb", perturb, expected)
     mixture = mixtures.parse(perturb, level)
     if mixture is not None:
         return dataclasses.replace(mixture, channel_blur=channel_blur)
@@ -34,14 +50,18 @@ def _parse_perturbation(given: Mapping[str, Any]) -> Perturbation | Mixture:
     )
 
 
-def _show_perturbation(perturbation: Perturbation | Mixture) -> dict[str, Any]:
+def _show_perturbation(perturbation: Applied) -> dict[str, Any]:
+    if isinstance(perturbation, Device | SensorDevice):
+        return {"perturb": perturbation.kind}
     if isinstance(perturbation, Perturbation):
         return {"perturb": perturbation.kind, "level": perturbation.level}
-    kinds = [kind for kind, _, _ in perturbation.ranges]
-    several = "all" if len(kinds) == len(KINDS) else ",".join(kinds)
-    return {"perturb": several, "level": str(perturbation)}
+    return {"perturb": perturbation.kind, "level": str(perturbation)}
 
 
+_UNITS = ", ".join(
+    f"{unit} ({', '.join(name for name, kind in KINDS.items() if kind.unit == unit)})"
+    for unit in dict.fromkeys(kind.unit for kind in KINDS.values())
+)
 _LEVELS = ", ".join(f"{name} {kind.train_level:g}" for name, kind in KINDS.items())
 _RANGES = ", ".join(
     f"{name}={kind.train_range[0]:g}:{kind.train_range[1]:g}" for name, kind in KINDS.items()
@@ -50,14 +70,18 @@ _PERTURBATION = Parsed(
     {
         "perturb": Setting(
             f"The kind of perturbation in training, one of {', '.join(KINDS)}; or several, "
-            "separated by commas, or all: each image then has one of them, at one of the levels "
-            "of --level."
+            "separated by commas, or all, which stands for "
+            f"{', '.join(all_kinds())}: each image then has one of them, at one of the levels "
+            "of --level. Or sensor:FILE.toml: each image is taken by another device of a sensor."
         ),
         "level": Setting(
-            "Level of the training perturbation: number of pixels (stuck, dead, hot), standard "
-            "deviation in units of the value range (noise), sigma in pixels (blur). By default "
+            f"Level of the training perturbation: {_UNITS}. By default "
             f"{_LEVELS}. Or a range, 1:10, of which each image has a level; for several kinds "
             f"such as hot=1:5,noise=0.01:0.05, by default {_RANGES}."
+        ),
+        "defects": Setting(
+            "A file with the defect map of one device (CSV, or LibRaw's text), which the model is "
+            "trained for and tested with, in place of --perturb."
         ),
     },
     _parse_perturbation,
@@ -69,7 +93,7 @@ class Strategy:
     """What all strategies share; as it is here it perturbs nothing."""
 
     @property
-    def applied(self) -> Perturbation | Mixture | None:
+    def applied(self) -> Applied | None:
         """What perturbs an image; None for nothing."""
         return None
 
@@ -144,7 +168,7 @@ class Constant(Strategy):
         InvalidArgument: if `extra_pixels` is out of range.
     """
 
-    perturbation: Annotated[Perturbation | Mixture, _PERTURBATION]
+    perturbation: Annotated[Applied, _PERTURBATION]
     extra_pixels: Annotated[
         int | None,
         whole(
@@ -169,7 +193,7 @@ class Constant(Strategy):
             raise InvalidArgument("extra_pixels", self.extra_pixels, expected)
 
     @property
-    def applied(self) -> Perturbation | Mixture:
+    def applied(self) -> Applied:
         """The perturbation, with its extra pixels."""
         if not self.extra_pixels or not isinstance(self.perturbation, Perturbation):
             return self.perturbation
@@ -225,7 +249,8 @@ class Transfer(Constant):
         extra_pixels: see there.
         fresh: see there.
         pretrained: the directory of the SavedModel that training starts from, with or
-            without its version; None for the natural run of the same settings.
+            without its version, or a `.keras` or HDF5 file; None for the natural run of the same
+            settings.
         head_units: units of the ReLU layers of the new head, each from 1 on.
         freeze_base: train nothing but the head.
         keep_standardization: of the pretrained model, even when it is fine-tuned; a frozen
@@ -235,8 +260,9 @@ class Transfer(Constant):
     pretrained: Annotated[
         str | None,
         Setting(
-            "Directory of the SavedModel to start from, with or without its version (transfer).",
-            expected="the directory of a SavedModel on this machine, with or without its version",
+            "Directory of the SavedModel to start from, with or without its version, or a .keras "
+            "or .h5 file (transfer).",
+            expected="the directory of a SavedModel, or a .keras file, on this machine",
             allows=lambda value: value is None or (bool(value) and "://" not in value),
             default="the natural model that the same flags with --strategy=natural give, "
             "trained first where it is not there",
@@ -266,7 +292,7 @@ class Transfer(Constant):
         return None if self.keep_standardization or self.freeze_base else "perturbed"
 
 
-def counts_pixels(perturbation: Perturbation | Mixture) -> bool:
+def counts_pixels(perturbation: Applied) -> bool:
     """Whether a perturbation is of one number of pixels."""
     return isinstance(perturbation, Perturbation) and perturbation.family == "pixels"
 

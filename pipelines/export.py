@@ -1,0 +1,124 @@
+"""Makes LiteRT and ONNX files of a saved classifier, and measures what they are worth.
+
+Example:
+  python -m pipelines.export --model=saved_models/<run> --quantize=none,int8
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import pandas as pd
+
+from pipelines import app, flags
+from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
+from robust_tf import settings
+from robust_tf.evaluation.suites import standard_tests
+from robust_tf.saved_models import conversion
+from robust_tf.settings import names, whole
+from robust_tf.studies import device
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Files:
+    """Which files are made."""
+
+    format: Annotated[
+        tuple[str, ...], names("The formats, one or both of litert and onnx.", conversion.FORMATS)
+    ] = ("litert",)
+    quantize: Annotated[
+        tuple[str, ...],
+        names(
+            "How numbers are stored and computed with, one file for each: none (float32), "
+            "dynamic (weights of 8 bits), float16, int8 (all of 8 bits).",
+            conversion.QUANTIZE,
+        ),
+    ] = ("none",)
+    calibrate: Annotated[
+        tuple[str, ...],
+        names(
+            "The training images that show int8 which values there are: natural; perturbed, "
+            "where each has one of all kinds; or some kinds, of which each has one."
+        ),
+    ] = ("natural",)
+    calibration_examples: Annotated[int, whole("How many of them, drawn from the seed.")] = (
+        device.Calibration.examples
+    )
+
+
+def main(values: flags.Values) -> None:
+    """Makes the files, tests them and prints what is found."""
+    asked = settings.make(Files, values.given)
+    targets = conversion.targets(
+        asked.format, asked.quantize, io=values.io, deviation_floor=values.deviation_floor
+    )
+    calibration = device.Calibration(calibrate=asked.calibrate, examples=asked.calibration_examples)
+    tests = settings.make(Tests, {"eval": values.eval} | values.given)
+    kinds = tests.kinds(None)
+    outputs = settings.make(Outputs, values.given)
+    app.check_outputs(outputs)
+    classifier = settings.make(Model, values.given).load()
+    dataset = app.load_data(values, classifier)
+    conditions = (
+        *standard_tests(kinds, values.channel_blur, tests.bits),
+        *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
+    )
+    with app.local(outputs) as folders:
+        folder, files, trials = device.write(
+            classifier,
+            dataset,
+            targets,
+            conditions,
+            calibration=calibration,
+            trials=tests.trials,
+            seed=values.seed,
+            **folders,
+        )
+    _print(files, trials, classifier.name, app.images_of(dataset))
+    print(f"\nfiles    {outputs.output_dir}/{folder.name}")
+
+
+def _print(files: pd.DataFrame, trials: pd.DataFrame, name: str, images: str) -> None:
+    labels = [
+        "SavedModel"
+        if row.format == "saved_model"
+        else f"{row.format} {row.quantize.replace('none', 'float32')}"
+        for row in files.itertuples()
+    ]
+    shown = pd.DataFrame(
+        {
+            "kB": [f"{size / 1000:.1f}" for size in files["bytes"]],
+            "ms": [_number(one, ".3f") for one in files["milliseconds"]],
+            "equal": [_number(100 * one, ".2f") for one in files["equal"]],
+            "difference": [_number(one, ".1e") for one in files["largest_difference"]],
+        },
+        labels,
+    )
+    print(
+        f"\n{name} on {images}\n\n"
+        "Size, median time of one image on one thread of this CPU, percent of the images with the\n"
+        "SavedModel's answer, and the largest difference of a probability\n"
+    )
+    print(shown.to_string())
+    label = dict(zip(trials["run"].unique(), labels))
+    of_files = {"strategy": trials["run"].map(label), "train_perturb": "none"}
+    print(f"\nAccuracy in percent, mean ± standard deviation\n{app.IN_BRACKETS}\n")
+    app.print_accuracies(trials.assign(**of_files))
+
+
+def _number(value: float, form: str) -> str:
+    return "" if pd.isna(value) else format(value, form)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line."""
+    groups = {
+        "What is converted": some(Model),
+        "To what": [*some(Files), *some(conversion.Target, ["io", "deviation_floor"])],
+        **measuring(eval=("all",)),
+    }
+    app.launch(main, groups, argv)
+
+
+if __name__ == "__main__":
+    cli()

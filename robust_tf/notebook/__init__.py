@@ -1,0 +1,11 @@
+"""Three calls for a notebook: make a model robust, see how robust one is, load one.
+
+They take models and arrays as Keras does, and call what the pipelines call.
+"""
+
+from robust_tf.notebook.benchmarks import benchmark
+from robust_tf.notebook.fitting import fit
+from robust_tf.notebook.loading import load_model
+from robust_tf.notebook.scorecard import Scorecard
+
+__all__ = ["Scorecard", "benchmark", "fit", "load_model"]
