@@ -1,3 +1,6 @@
+import csv
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,6 +134,25 @@ def test_a_plan_grows_and_keeps_its_order(tmp_path):
     assert plan["run"].tolist() == ["a", "b", "c"]
     assert plan["tests"].tolist() == ["natural;hot 2;dead 2", "natural", "natural"]
     assert plan["trials"].tolist() == [2, 2, 5]
+
+
+def test_cells_stay_as_they_are_beside_rows_of_before_a_column_was_there(tmp_path):
+    """A whole number is no 3.0, in the plan and in the table of runs, however often they grow."""
+    several = [("old", {}), ("a", {"patience": 3}), ("b", {"patience": 0})]
+    for seed, (run, more) in enumerate(several):
+        row = {"run": run, "dataset": "mnist", "strategy": "natural", "train_perturb": "none"}
+        row |= {"seed": seed, "train_level": None, "trials": 2, **more}
+        row = dict.fromkeys(runs.RUN_COLUMNS) | row | {"tests": "natural"}
+        results.add_to_plan(tmp_path, "grid", pd.DataFrame([row]))
+        own = tmp_path / run / "runs.csv"
+        own.parent.mkdir()
+        columns = [*results.TRAINING_COLUMNS, *more]
+        results.write(pd.DataFrame([dict.fromkeys(columns) | row]), own, columns)
+        results.gather(tmp_path, "grid")
+        shutil.rmtree(own.parent)
+    for path in (tmp_path / "grid" / "models.csv", tmp_path / "grid" / "tables" / "runs.csv"):
+        with open(path, newline="") as file:
+            assert [row["patience"] for row in csv.DictReader(file)] == ["", "3", "0"]
 
 
 def test_gather_needs_no_folders_that_are_gone(tmp_path):

@@ -200,20 +200,25 @@ def add_to_plan(output_dir: str | os.PathLike, experiment: str, rows: pd.DataFra
     folder = Path(output_dir) / experiment
     path = folder / "models.csv"
     with writing_to("output_dir", output_dir), locked(folder):
-        # As they will be read, so that they compare equal.
-        rows = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
+        # As text, so that cells stay as they are: a column of new rows alone makes no 6 a 6.0.
+        text = rows.astype(object).to_csv(index=False)
+        rows = _cells(io.StringIO(text))
         columns = list(rows)
         if path.exists():
-            known = checked.read(path)
-            _check_same_settings(output_dir, known, rows)
-            rows = pd.concat([known, rows], ignore_index=True)
-            trials = rows.groupby("run")["trials"].transform("max")
+            _check_same_settings(output_dir, checked.read(path), pd.read_csv(io.StringIO(text)))
+            rows = pd.concat([_cells(path), rows], ignore_index=True).fillna("")
+            trials = rows["trials"].astype(float).astype(int).groupby(rows["run"]).transform("max")
             tests = rows.groupby("run", sort=False)["tests"].agg(_union)
             rows = rows.assign(trials=trials, tests=rows["run"].map(tests))
             places = rows["run"].drop_duplicates()
             rows = rows.drop_duplicates("run", keep="last").set_index("run").loc[places]
             rows = rows.reset_index()
         checked.write(rows, path, [*columns, *(name for name in rows if name not in columns)])
+
+
+def _cells(file: Path | io.StringIO) -> pd.DataFrame:
+    """A CSV whose cells are the text that is there."""
+    return pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
 
 
 def _check_same_settings(
@@ -259,7 +264,9 @@ def gather(output_dir: str | os.PathLike, experiment: str) -> None:
             known = pd.DataFrame(columns=columns)
             extra = _extra(path, columns) if name == "trials" else []
             if path.exists() and (extra or not all(own.exists() for own in places)):
-                known = read_rows(path, lenient=True, but=columns if extra else None)
+                # Runs as text: their cells stay as they are beside rows that lack a column.
+                but = [] if name == "runs" else columns if extra else None
+                known = read_rows(path, lenient=True, but=but)
                 if known.empty and name == "trials":
                     read_rows(path)  # damaged as a whole, it may be mended by hand
                 _check_plan(folder, known, models)

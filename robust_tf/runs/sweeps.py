@@ -58,7 +58,7 @@ def carry_out(
         Unavailable: if the directory cannot be written, or the pool is of no use.
     """
     output_dir = prepare_directory("output_dir", output_dir)
-    rows = pd.DataFrame([task.columns() for task in tasks])
+    rows = pd.DataFrame([task.columns() for task in tasks], dtype=object)
     results.add_to_plan(output_dir, name, rows)
 
     def is_done(task: Task) -> bool:
