@@ -22,6 +22,7 @@ from benchmarks import (
     input_cost,
     perturbations,
     processes,
+    roofline,
     sensor,
     steps,
 )
@@ -102,6 +103,13 @@ def measure_steps(_: Path) -> Found:
     return {"steps": table}, steps.goals(table), missing
 
 
+def measure_roofline(_: Path) -> Found:
+    """Goal 3: what stands in the way of quicker steps."""
+    rounds = _ROUNDS.value
+    layers, tried = roofline.measure(rounds), roofline.alternatives(rounds)
+    return {"roofline": layers, "alternatives": tried}, [], []
+
+
 def measure_evaluation(_: Path) -> Found:
     """Goal 4."""
     table = evaluation.measure(load("mnist").test, _ROUNDS.value)
@@ -174,6 +182,7 @@ PARTS: dict[str, Callable[[Path], Found]] = {
     "perturbations": measure_perturbations,
     "input": measure_input,
     "steps": measure_steps,
+    "roofline": measure_roofline,
     "evaluation": measure_evaluation,
     "processes": measure_processes,
     "memory": measure_memory,
