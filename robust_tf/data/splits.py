@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.data.records import Records
+from robust_tf.data.tensors import as_tensor, empty
 
 # Of images that are handled many at once, the most, and the most values.
 _CHUNK, _CHUNK_VALUES = 1000, 2**24
@@ -31,8 +32,8 @@ def chunk_size(image_shape: Sequence[int]) -> int:
 class Split:
     """The examples of a split, in the order of its files; an example's index is its place.
 
-    Others may use `len`, `image_shape`, `labels`, `images_at`, `bytes_at`, `first`, `digest`,
-    `sketch` and `among`.
+    Others may use `len`, `image_shape`, `labels`, `images_at`, `bytes_at`, `values_of`,
+    `with_images`, `first`, `digest`, `sketch` and `among`.
     How images are stored is known to `robust_tf.data` only: `images` and `divisor` are for making
     a split.
 
@@ -57,8 +58,10 @@ class Split:
     @classmethod
     def of_arrays(cls, images: np.ndarray, labels: np.ndarray) -> "Split":
         """A split in host memory; arguments as the attributes."""
+        own = empty(images.shape, images.dtype.type)
+        own[...] = images
         with tf.device("CPU"):
-            return cls(tf.constant(images), tf.constant(labels, tf.int64))
+            return cls(as_tensor(own), tf.constant(labels, tf.int64))
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -141,7 +144,15 @@ class Split:
         Returns:
             float32 tensor of shape [B, H, W, C], values in [0, 1].
         """
-        return tf.cast(self.bytes_at(index), tf.float32) / float(self.divisor)
+        return self.values_of(self.bytes_at(index))
+
+    def values_of(self, stored: tf.Tensor) -> tf.Tensor:
+        """Bytes as values in [0, 1]: uint8 to float32, the shape stays; callable in a graph."""
+        return tf.cast(stored, tf.float32) / float(self.divisor)
+
+    def with_images(self, images: tf.Tensor) -> "Split":
+        """The split with other images: uint8, of the same shape, in host memory."""
+        return dataclasses.replace(self, images=images, digest_of_whole=None)
 
     def first(self, count: int) -> "Split":
         """The first `count` examples; all where there are fewer."""
