@@ -80,15 +80,18 @@ class Split:
     @functools.cached_property
     def digest(self) -> str:
         """A text that tells the images and labels of the whole split from all others."""
-        if self.digest_of_whole is not None:
-            return self.digest_of_whole
+        return self.digest_of_whole or _text(self.content)
+
+    @functools.cached_property
+    def content(self) -> str:
+        """SHA-256 of these images and labels, as hexadecimal digits."""
         content = hashlib.sha256(repr((tuple(self.images.shape), "|u1")).encode())
-        for images in self._chunks():
+        for images in self.chunks():
             content.update(np.ascontiguousarray(images).data)
         labels = self.labels.numpy()
         content.update(repr((labels.shape, labels.dtype.str)).encode())
         content.update(np.ascontiguousarray(labels).data)
-        return _text(content)
+        return content.hexdigest()
 
     @property
     def sketch(self) -> list[str]:
@@ -104,14 +107,14 @@ class Split:
         return sum(one in sketch for one in self._image_digests()) if sketch else 0
 
     def _image_digests(self) -> Iterator[str]:
-        for images in self._chunks():
+        for images in self.chunks():
             for image in np.ascontiguousarray(images):
                 yield hashlib.blake2b(image.data, digest_size=8).hexdigest()
 
-    def _chunks(self) -> Iterator[np.ndarray]:
-        """The bytes of all images, in order."""
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The bytes of all images, in order: uint8 arrays [B, H, W, C], to be read only."""
         if not isinstance(self.images, Records):
-            yield self.images.numpy()
+            yield np.asarray(memoryview(self.images))  # `numpy` would copy them
             return
         size = chunk_size(self.image_shape)
         for start in range(0, len(self), size):
@@ -208,12 +211,14 @@ class Data:
     @property
     def train_digest(self) -> str:
         """A text that tells images, labels and names of classes in training from all others."""
-        return _text(hashlib.sha256(repr((self.train.digest, self.label_names)).encode()))
+        return _text(
+            hashlib.sha256(repr((self.train.digest, self.label_names)).encode()).hexdigest()
+        )
 
 
-def _text(content: "hashlib._Hash") -> str:
+def _text(content: str) -> str:
     """Such as no reader of CSVs takes for a number, which 91e64895 would be."""
-    return f"sha256:{content.hexdigest()[:8]}"
+    return f"sha256:{content[:8]}"
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:
