@@ -21,9 +21,9 @@ from robust_tf.perturbations import example_seeds
 from robust_tf.perturbations.condition import Condition
 from robust_tf.seeds import fold_in, stream_seed
 from robust_tf.training import augmentations, devices
-from robust_tf.training.kept import keep
 from robust_tf.training.ramp import PerturbedFraction, Ramp
 from robust_tf.training.recipes import Recipe
+from robust_tf.training.retained import retain
 from robust_tf.training.validation import Validation, balanced, division
 
 # Perturbed training images that stay the same are kept in memory up to this size, and up to the
@@ -245,7 +245,7 @@ def _perturbed_at(
         return computed
     first = tf.constant(0, tf.int64)
     chunks = _mapped(_chunks(split, np.arange(len(split))), lambda index: computed(index, first))
-    kept_at = keep(chunks, split, min(_CACHE_BYTES, split.room))
+    kept_at = retain(chunks, split, min(_CACHE_BYTES, split.room))
     return computed if kept_at is None else lambda index, epoch: kept_at(index)
 
 

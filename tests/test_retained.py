@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from robust_tf.data import Split
 from robust_tf.data.tensors import as_tensor, empty
-from robust_tf.training.kept import keep
+from robust_tf.training.retained import retain
 
 COUNT, SHAPE = 10, (3, 2, 1)
 SIZE = COUNT * 3 * 2
@@ -35,8 +35,8 @@ def bits(images) -> list[int]:
 def test_bytes_are_kept_as_bytes(divisor):
     own = split(divisor)
     images = natural(own)[::-1]
-    assert keep(chunks(images), own, SIZE - 1) is None
-    kept = keep(chunks(images), own, SIZE)
+    assert retain(chunks(images), own, SIZE - 1) is None
+    kept = retain(chunks(images), own, SIZE)
     assert bits(kept(tf.range(COUNT))) == bits(images)
     index = tf.data.Dataset.from_tensor_slices([[3, 9, 3], [0, 1, 2]]).map(kept)
     assert bits(np.concatenate(list(index))) == bits(images[[3, 9, 3, 0, 1, 2]])
@@ -49,8 +49,8 @@ def test_a_single_value_that_is_no_byte_is_kept_to_the_bit(odd, place):
     images = natural(own)
     images[place, 1, 1, 0] = odd
     is_byte = odd == 0.5  # 128 / 256
-    assert (keep(chunks(images), own, 4 * SIZE - 1) is not None) == is_byte
-    kept = keep(chunks(images), own, 4 * SIZE)
+    assert (retain(chunks(images), own, 4 * SIZE - 1) is not None) == is_byte
+    kept = retain(chunks(images), own, 4 * SIZE)
     assert bits(kept(tf.range(COUNT))) == bits(images)
 
 

@@ -10,7 +10,7 @@ from robust_tf.data import Split
 from robust_tf.data.tensors import as_tensor, empty
 
 
-def keep(
+def retain(
     images: tf.data.Dataset, split: Split, most: float
 ) -> Callable[[tf.Tensor], tf.Tensor] | None:
     """Computes images of a split and keeps them, as bytes where these give the same bits.
