@@ -276,8 +276,8 @@ def test_what_was_copied_or_touched_is_read_through_once(tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
     os.utime(tmp_path / "a" / "images.npy")
     through = []
-    chunks = Split._chunks
-    monkeypatch.setattr(Split, "_chunks", lambda split: through.append(1) or chunks(split))
+    chunks = Split.chunks
+    monkeypatch.setattr(Split, "chunks", lambda split: through.append(1) or chunks(split))
     for name in ("a", "b"):
         assert untouched(tmp_path / name).digest == expected
         assert untouched(tmp_path / name).digest == expected

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from robust_tf.data.records import Records, header
 from robust_tf.data.splits import Split
+from robust_tf.data.tensors import as_tensor, empty
 from robust_tf.errors import Unavailable
 from robust_tf.files import (
     digest,
@@ -65,12 +66,13 @@ def hold(
     if count * math.prod(image_shape) > memory:
         found = store(examples, folder(), image_shape, key=key(), count=count, argument=argument)
         return dataclasses.replace(found, room=memory)
-    images, labels = np.empty((count, *image_shape), np.uint8), np.empty((count,), np.int64)
+    images, labels = empty((count, *image_shape), np.uint8), np.empty((count,), np.int64)
     done = 0
     for image, label in examples:
         images[done], labels[done] = image, label
         done += 1
-    in_memory = Split.of_arrays(images[:done], labels[:done])
+    with tf.device("CPU"):
+        in_memory = Split(as_tensor(images[:done]), tf.constant(labels[:done]))
     return dataclasses.replace(in_memory, room=memory - in_memory.bytes_in_memory)
 
 

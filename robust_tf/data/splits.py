@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.data.records import Records
+from robust_tf.data.tensors import as_tensor, empty
 
 # Of images that are handled many at once, the most, and the most values.
 _CHUNK, _CHUNK_VALUES = 1000, 2**24
@@ -31,8 +32,8 @@ def chunk_size(image_shape: Sequence[int]) -> int:
 class Split:
     """The examples of a split, in the order of its files; an example's index is its place.
 
-    Others may use `len`, `image_shape`, `labels`, `images_at`, `bytes_at`, `first`, `digest`,
-    `sketch` and `among`.
+    Others may use `len`, `image_shape`, `labels`, `images_at`, `bytes_at`, `values_of`,
+    `with_images`, `first`, `digest`, `sketch` and `among`.
     How images are stored is known to `robust_tf.data` only: `images` and `divisor` are for making
     a split.
 
@@ -57,8 +58,10 @@ class Split:
     @classmethod
     def of_arrays(cls, images: np.ndarray, labels: np.ndarray) -> "Split":
         """A split in host memory; arguments as the attributes."""
+        own = empty(images.shape, images.dtype.type)
+        own[...] = images
         with tf.device("CPU"):
-            return cls(tf.constant(images), tf.constant(labels, tf.int64))
+            return cls(as_tensor(own), tf.constant(labels, tf.int64))
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -77,15 +80,18 @@ class Split:
     @functools.cached_property
     def digest(self) -> str:
         """A text that tells the images and labels of the whole split from all others."""
-        if self.digest_of_whole is not None:
-            return self.digest_of_whole
+        return self.digest_of_whole or _text(self.content)
+
+    @functools.cached_property
+    def content(self) -> str:
+        """SHA-256 of these images and labels, as hexadecimal digits."""
         content = hashlib.sha256(repr((tuple(self.images.shape), "|u1")).encode())
-        for images in self._chunks():
+        for images in self.chunks():
             content.update(np.ascontiguousarray(images).data)
         labels = self.labels.numpy()
         content.update(repr((labels.shape, labels.dtype.str)).encode())
         content.update(np.ascontiguousarray(labels).data)
-        return _text(content)
+        return content.hexdigest()
 
     @property
     def sketch(self) -> list[str]:
@@ -101,14 +107,14 @@ class Split:
         return sum(one in sketch for one in self._image_digests()) if sketch else 0
 
     def _image_digests(self) -> Iterator[str]:
-        for images in self._chunks():
+        for images in self.chunks():
             for image in np.ascontiguousarray(images):
                 yield hashlib.blake2b(image.data, digest_size=8).hexdigest()
 
-    def _chunks(self) -> Iterator[np.ndarray]:
-        """The bytes of all images, in order."""
+    def chunks(self) -> Iterator[np.ndarray]:
+        """The bytes of all images, in order: uint8 arrays [B, H, W, C], to be read only."""
         if not isinstance(self.images, Records):
-            yield self.images.numpy()
+            yield np.asarray(memoryview(self.images))  # `numpy` would copy them
             return
         size = chunk_size(self.image_shape)
         for start in range(0, len(self), size):
@@ -141,7 +147,15 @@ class Split:
         Returns:
             float32 tensor of shape [B, H, W, C], values in [0, 1].
         """
-        return tf.cast(self.bytes_at(index), tf.float32) / float(self.divisor)
+        return self.values_of(self.bytes_at(index))
+
+    def values_of(self, stored: tf.Tensor) -> tf.Tensor:
+        """Bytes as values in [0, 1]: uint8 to float32, the shape stays; callable in a graph."""
+        return tf.cast(stored, tf.float32) / float(self.divisor)
+
+    def with_images(self, images: tf.Tensor) -> "Split":
+        """The split with other images: uint8, of the same shape, in host memory."""
+        return dataclasses.replace(self, images=images, digest_of_whole=None)
 
     def first(self, count: int) -> "Split":
         """The first `count` examples; all where there are fewer."""
@@ -197,12 +211,14 @@ class Data:
     @property
     def train_digest(self) -> str:
         """A text that tells images, labels and names of classes in training from all others."""
-        return _text(hashlib.sha256(repr((self.train.digest, self.label_names)).encode()))
+        return _text(
+            hashlib.sha256(repr((self.train.digest, self.label_names)).encode()).hexdigest()
+        )
 
 
-def _text(content: "hashlib._Hash") -> str:
+def _text(content: str) -> str:
     """Such as no reader of CSVs takes for a number, which 91e64895 would be."""
-    return f"sha256:{content.hexdigest()[:8]}"
+    return f"sha256:{content[:8]}"
 
 
 def without_autotuning(dataset: tf.data.Dataset) -> tf.data.Dataset:

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from robust_tf import machine
-from robust_tf.data import prepared
+from robust_tf.data import decoded, prepared
 from robust_tf.data.splits import Data, Split, chunk_size, without_autotuning
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.files import digest, for_tensorflow
@@ -230,19 +230,33 @@ def read_split(
         files = [(name, stat.length, stat.mtime_nsec) for name, stat in stats]
         return digest(builder.info.full_name, split, info.num_examples, files)
 
-    def folder() -> Path:
-        place = os.fspath(builder.data_path)
-        # Without a link that lives no longer than this process.
-        place = place if "://" in place else os.path.realpath(place)
-        return prepared.place(place, "robust_tf", split)
+    place = os.fspath(builder.data_path)
+    # Without a link that lives no longer than this process.
+    place = place if "://" in place else os.path.realpath(place)
+    image_shape = tuple(builder.info.features["image"].shape)
 
-    return prepared.hold(
-        _examples(builder, split, data_dir),
-        info.num_examples,
-        tuple(builder.info.features["image"].shape),
-        memory,
-        folder=folder,
-        key=key,
+    def held() -> Split:
+        return prepared.hold(
+            _examples(builder, split, data_dir),
+            info.num_examples,
+            image_shape,
+            memory,
+            folder=lambda: prepared.place(place, "robust_tf", split),
+            key=key,
+        )
+
+    shape = (info.num_examples, *image_shape)
+    if "://" in place or math.prod(shape) > memory:
+        return held()
+    identity = builder.info.full_name, split, shape
+    found = decoded.read_or_make(
+        Path(place, "robust_tf", f"{split}.decoded"),
+        lambda: decoded.key(identity, info.filepaths),
+        shape,
+        held,
+    )
+    return dataclasses.replace(
+        found, digest_of_whole=found.digest, room=memory - found.bytes_in_memory
     )
 
 

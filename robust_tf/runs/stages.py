@@ -5,11 +5,13 @@ This is the one place that knows their order and the files of a run's folder.
 
 import contextlib
 import functools
+import gc
 import hashlib
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import pandas as pd
@@ -33,7 +35,7 @@ from robust_tf.results import defect_maps, figures
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs import ending, pretrained
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
-from robust_tf.training import Backup, Training, Transfer, devices
+from robust_tf.training import Backup, Transfer, devices
 
 _BACKUP = "backup"
 _MARK = "mark"
@@ -154,8 +156,8 @@ def _fit_and_export(
     progress: bool,
 ) -> tuple[dict, pd.DataFrame]:
     """The run as a row of `runs.csv`, and its history."""
-    started, history = _fit(run, data, partial, saved_models_dir, tensorboard, progress)
-    model = started.model
+    ended = _fit(run, data, partial, saved_models_dir, tensorboard, progress)
+    model, history = ended.model, ended.history
     if run.distribute != "none":
         build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
         model = devices.on_one_device(model, build)
@@ -181,9 +183,9 @@ def _fit_and_export(
         "train_accuracy": ending.kept_epoch(run, history)["accuracy"],
         "natural_accuracy": natural_accuracy,
         "seconds": seconds,
-        "images_per_second": len(history) * started.examples / seconds,
+        "images_per_second": len(history) * ended.examples / seconds,
         "threads": machine.threads(),
-        "devices": started.distribution.num_replicas_in_sync,
+        "devices": ended.devices,
         "machine": machine.name(),
         "saved_model": saved_model.relative_to(saved_models_dir).as_posix(),
         "tensorflow_version": tf.__version__,
@@ -206,6 +208,22 @@ def _mark(partial: Path) -> str:
     return mark
 
 
+class _Ended(NamedTuple):
+    """A training that has ended.
+
+    Attributes:
+        model: trained.
+        history: as of `training.fit`.
+        examples: images per epoch.
+        devices: how many shared each batch.
+    """
+
+    model: keras.Model
+    history: pd.DataFrame
+    examples: int
+    devices: int
+
+
 def _fit(
     run: Run,
     data: Data,
@@ -213,8 +231,8 @@ def _fit(
     saved_models_dir: Path,
     tensorboard: bool,
     progress: bool,
-) -> tuple[Training, pd.DataFrame]:
-    """What was trained, and its history."""
+) -> _Ended:
+    """Trains the model of a run, or what is left of its training."""
     keep_best = run.recipe.early_stopping > 0
     backup = Backup(partial / _BACKUP, run=run.name, keep_best=keep_best)
     build = functools.partial(_build_model, run, data, partial.parent, saved_models_dir)
@@ -234,7 +252,13 @@ def _fit(
             tensorboard_dir=partial / "tensorboard" if tensorboard else None,
             label=f"training {run.label}" if progress else None,
         )
-    return started, history
+    ended = _Ended(
+        started.model, history, started.examples, started.distribution.num_replicas_in_sync
+    )
+    # Its batches are in cycles of references, and with them hundreds of megabytes of images.
+    del started
+    gc.collect()
+    return ended
 
 
 def _build_model(run: Run, data: Data, output_dir: Path, saved_models_dir: Path) -> keras.Model:

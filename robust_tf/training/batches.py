@@ -23,6 +23,7 @@ from robust_tf.seeds import fold_in, stream_seed
 from robust_tf.training import augmentations, devices
 from robust_tf.training.ramp import PerturbedFraction, Ramp
 from robust_tf.training.recipes import Recipe
+from robust_tf.training.retained import retain
 from robust_tf.training.validation import Validation, balanced, division
 
 # Perturbed training images that stay the same are kept in memory up to this size, and up to the
@@ -240,18 +241,12 @@ def _perturbed_at(
         seeds = example_seeds(base, index, epoch if fresh else None)
         return perturbation(natural_at(index, epoch), seeds)
 
-    shape = (len(split), *split.image_shape)
-    size = 4 * math.prod(shape)
-    if fresh or recipe.augment != "none" or size > min(_CACHE_BYTES, split.room):
+    if fresh or recipe.augment != "none":
         return computed
     first = tf.constant(0, tf.int64)
     chunks = _mapped(_chunks(split, np.arange(len(split))), lambda index: computed(index, first))
-    images = np.empty(shape, np.float32)  # no list of chunks: it would take twice
-    for start, chunk in zip(range(0, len(split), chunk_size(split.image_shape)), chunks):
-        images[start : start + len(chunk)] = chunk
-    with tf.device("CPU"):
-        cache = tf.constant(images)
-    return lambda index, epoch: tf.gather(cache, index)
+    kept_at = retain(chunks, split, min(_CACHE_BYTES, split.room))
+    return computed if kept_at is None else lambda index, epoch: kept_at(index)
 
 
 def _validation(
