@@ -10,11 +10,12 @@ from pipelines import app, flags
 from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
 from robust_tf import results, settings
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.studies import robustness
 
 
 def main(values: flags.Values) -> None:
     """Tests the model and writes what is found."""
+    from robust_tf.studies import robustness
+
     tests = settings.make(Tests, values.given)
     classifier = settings.make(Model, values.given).load()
     perturb = classifier.metadata.get("training", {}).get("train_perturb", "none")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from robust_tf import saved_models
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.models.correction import ListCorrection, MedianFilter, OutlierCorrection
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import classifiers, conversion
 from robust_tf.sensors import correction
 from robust_tf.sensors.correction import GoodNeighbours

@@ -29,10 +29,10 @@ from robust_tf.files import (
     replacing,
     sweep_versions,
 )
+from robust_tf.models import custom_objects
 from robust_tf.perturbations import KINDS
 from robust_tf.saved_models import image_files, signatures, warmup
-from robust_tf.sensors.devices import is_device
-from robust_tf.sensors.imaging import is_kind
+from robust_tf.sensors import is_device, is_sensor
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
 EXTRA = "assets.extra"
@@ -116,7 +116,7 @@ def export(
             "keras": keras.__version__,
         },
     }
-    if modules := models.custom_objects.modules(json.loads(model.to_json())):
+    if modules := custom_objects.modules(json.loads(model.to_json())):
         metadata["modules"] = list(modules)
     folder = directory / str(max(versions(directory), default=0) + 1)
     with new_folder(folder) as temporary:
@@ -281,7 +281,7 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
     try:
         text = (folder / _ARCHITECTURE).read_text(encoding="utf-8")
         modules = metadata(folder, argument).get("modules", [])
-        with models.custom_objects.known(json.loads(text), argument, folder, modules):
+        with custom_objects.known(json.loads(text), argument, folder, modules):
             model = keras.models.model_from_json(text)
         with for_tensorflow(folder) as plain:
             values = tf.train.load_checkpoint(os.fspath(plain / "variables" / "variables"))
@@ -347,7 +347,7 @@ def _is_metadata(found: dict[str, Any]) -> bool:
         and all(isinstance(one, str | float | int | None) for one in training.values())
         and (
             is_device(texts[2])
-            or is_kind(texts[2])
+            or is_sensor(texts[2])
             or set(texts[2].split(",")) <= {"none", "all", *KINDS}
         )
         and isinstance(level, float | int | None)

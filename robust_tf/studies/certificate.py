@@ -31,7 +31,7 @@ from robust_tf.models.correction import Correction
 from robust_tf.perturbations import KINDS
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import Classifier, matched
 from robust_tf.saved_models.exports import content_digest
 from robust_tf.sensors import Fleet

@@ -24,7 +24,7 @@ from robust_tf.evaluation import (
 from robust_tf.files import digest, locked, prepare_directory, writing_to
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import model_names, training_of
+from robust_tf.results.labelling import model_names, training_of
 from robust_tf.saved_models import Classifier, classifiers, matched
 from robust_tf.seeds import stream_seed
 

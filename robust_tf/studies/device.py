@@ -21,7 +21,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition, Evaluator, Natural, measures
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.perturbations import KINDS, Mixture, all_kinds, example_seeds
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import Classifier, classifiers, conversion, matched, runtimes
 from robust_tf.saved_models.conversion import Target
 from robust_tf.seeds import stream_seed

@@ -20,7 +20,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import model_names, training_of
+from robust_tf.results.labelling import model_names, training_of
 from robust_tf.saved_models import Classifier, answering, matched
 
 # Values of a defective pixel that have a name.
