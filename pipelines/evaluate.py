@@ -12,6 +12,11 @@ from robust_tf import results, settings
 from robust_tf.evaluation.suites import standard_tests
 
 
+def check(values: flags.Values) -> None:
+    """Checks the names of tests."""
+    settings.make(Tests, values.given).kinds(None)
+
+
 def main(values: flags.Values) -> None:
     """Tests the model and writes what is found."""
     from robust_tf.studies import robustness
@@ -45,7 +50,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Model": some(Model),
         **measuring(),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,17 @@ import pytest
 from pipelines.__main__ import COMMANDS
 from tests.helpers import ROOT
 
-HEAVY = (
-    "PIL", "fsspec", "keras", "matplotlib", "numpy", "pandas", "ray", "requests", "scipy", "seaborn",
-    "tensorflow", "tensorflow_datasets",
-)  # fmt: skip
+HEAVY = {
+    "PIL", "fsspec", "keras", "matplotlib", "numpy", "pandas", "ray", "requests", "scipy",
+    "seaborn", "tensorflow", "tensorflow_datasets",
+}  # fmt: skip
 # Runs a command in a fresh process; at its end, whatever that is, says what has been imported.
 PROGRAM = f"""
 import atexit, sys
 atexit.register(lambda: print(*sorted({HEAVY} & sys.modules.keys()), file=sys.stderr))
 from pipelines.__main__ import main
 main()
-""".replace(str(HEAVY), str(set(HEAVY)))
+"""
 
 
 def started(*arguments: str) -> tuple[int, str, str, list[str]]:

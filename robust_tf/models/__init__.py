@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         WithMirrored,
     )
     from robust_tf.models.names import (
+        CORRECTION_KINDS,
         OWN_FORMS,
         PRECISIONS,
         STANDARDIZATIONS,
@@ -43,8 +44,8 @@ else:
             "heads": "features leaves plain precision_of with_new_head",
             "keras_settings": "keras_defaults",
             "layers": "BatchNormalization MeanOfMirrored Standardization WithMirrored",
-            "names": "OWN_FORMS PRECISIONS STANDARDIZATIONS VALUE_RANGE is_application "
-            "is_file is_own",
+            "names": "CORRECTION_KINDS OWN_FORMS PRECISIONS STANDARDIZATIONS VALUE_RANGE "
+            "is_application is_file is_own",
             "networks": "ACTIVATIONS MODELS build check",
             "own": "Architecture load read",
         },
@@ -53,6 +54,7 @@ else:
 __all__ = [
     "ACTIVATIONS",
     "CORRECTIONS",
+    "CORRECTION_KINDS",
     "MODELS",
     "OWN_FORMS",
     "PRECISIONS",

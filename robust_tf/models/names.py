@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 STANDARDIZATIONS = ("pixel", "global", "none")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
+# Layers in front of a network, `correction.CORRECTIONS`.
+CORRECTION_KINDS = ("median", "outlier", "list")
+
 # Networks of the user's own.
 OWN_FORMS = "PATH.keras, package.module:function or keras.applications:NAME"
 APPLICATION = "keras.applications:"
