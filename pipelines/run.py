@@ -13,12 +13,12 @@ from typing import Annotated, Any
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, DryRun, Model, ModelOutputs, Tests, some
-from robust_tf import machine, models, results, runs, sensors, settings
+from robust_tf import machine, models, results, runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
 from robust_tf.runs import declaration, defaults
 from robust_tf.runs.sources import Sources
-from robust_tf.sensors import is_sensor_file
+from robust_tf.sensors import is_sensor, is_sensor_file
 from robust_tf.settings import switch, whole, wholes
 from robust_tf.training import Recipe
 
@@ -133,7 +133,7 @@ def main(values: flags.Values) -> None:
         *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
     trained = several[0].perturbation
-    if isinstance(trained, sensors.SensorDevice) and "auto" in tests.eval:
+    if trained is not None and is_sensor(trained.kind) and "auto" in tests.eval:
         conditions += tests.rounded([trained])
     if values.dry_run:
         _print_configuration(several, conditions, tests.trials)
