@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from robust_tf import data as data_lib
 from robust_tf import machine, models
-from robust_tf.data import listings, prepared, records
+from robust_tf.data import prepared, records
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator, Natural, Recorded
 from robust_tf.perturbations import Perturbation
@@ -279,7 +279,7 @@ def test_a_picture_that_disappears_is_left_out(tmp_path, monkeypatch, budget, sp
             path.unlink()
         return hold(examples, *arguments, **settings)
 
-    listing = listings.find(f"folder:{photos}", data_lib.Pictures(test_fraction=0.5))
+    listing = data_lib.Pictures(test_fraction=0.5).find(f"folder:{photos}")
     gone = next(one.key for one in listing.of(split))
     monkeypatch.setattr(prepared, "hold", holding)
     with pytest.warns(UserWarning, match=f"1 of 8 files left out, .* damaged: {gone}$"):

@@ -122,7 +122,7 @@ def test_labels_are_keras_own(photos):
         photos, image_size=(8, 8), batch_size=None, shuffle=False, crop_to_aspect_ratio=True
     )
     assert list(load(photos).label_names) == truth.class_names
-    listing = listings.find(f"folder:{photos}", data_lib.Pictures(image_size=(8, 8)))
+    listing = data_lib.Pictures(image_size=(8, 8)).find(f"folder:{photos}")
     ours = {str(one.path): listing.label_names.index(one.label) for one in listing.pictures}
     theirs = dict(zip(truth.file_paths, (int(label) for _, label in truth)))
     assert len(theirs) == 21 and theirs.items() <= ours.items()  # Keras reads no WebP
@@ -230,7 +230,7 @@ def test_pictures_are_read_when_they_are_used(photos, monkeypatch):
     read, opened = listings.read, []
     monkeypatch.setattr(listings, "read", lambda *args: (opened.append(args[0]), read(*args))[1])
     monkeypatch.setattr(listings.machine, "cores", lambda: 2)
-    listing = listings.find(f"folder:{photos}", data_lib.Pictures(image_size=(8, 8)))
+    listing = data_lib.Pictures(image_size=(8, 8)).find(f"folder:{photos}")
     assert not opened
     examples = listing.iterate("train")
     first, label = next(examples)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from robust_tf.data import picture_files
-from robust_tf.data.pictures import RESIZES
+from robust_tf.data.names import RESIZES
 
 H, W = 12, 17
 

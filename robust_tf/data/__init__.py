@@ -10,7 +10,8 @@ from robust_tf.faces import on_use
 if TYPE_CHECKING:
     from robust_tf.data import classes
     from robust_tf.data.arrays import from_arrays
-    from robust_tf.data.pictures import Pictures, are_named_by
+    from robust_tf.data.names import are_named_by
+    from robust_tf.data.pictures import Pictures
     from robust_tf.data.prepared import hold, place, store
     from robust_tf.data.recorded import load_files, load_test, prepared_corruptions
     from robust_tf.data.sources import (
@@ -30,7 +31,8 @@ else:
         __name__,
         {
             "arrays": "from_arrays",
-            "pictures": "Pictures are_named_by",
+            "names": "are_named_by",
+            "pictures": "Pictures",
             "prepared": "hold place store",
             "recorded": "load_files load_test prepared_corruptions",
             "sources": "DIGESTS SOURCES Auto Sample Source Tfds from_folder from_list load",

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from robust_tf.data.classes import check_labels, in_order, listed
-from robust_tf.data.pictures import TEST_FRACTION, Pictures
+from robust_tf.data.names import TEST_FRACTION
+from robust_tf.data.pictures import Pictures
 from robust_tf.data.splits import Data, Split
 from robust_tf.data.splitting import UNDRAWN, stratified
 from robust_tf.errors import InvalidArgument, one_line

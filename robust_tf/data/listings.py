@@ -20,8 +20,8 @@ from robust_tf import machine
 from robust_tf.data import folders, prepared
 from robust_tf.data.classes import in_order, is_number, listed
 from robust_tf.data.folders import Found, Picture
+from robust_tf.data.names import TEST_FRACTION
 from robust_tf.data.picture_files import DAMAGED, FORMATS, Header, header, read
-from robust_tf.data.pictures import TEST_FRACTION, Pictures
 from robust_tf.data.splits import Data, Split
 from robust_tf.data.splitting import UNDRAWN, ranked, stratified
 from robust_tf.errors import InvalidArgument
@@ -41,17 +41,16 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def find(dataset: str, asked: Pictures) -> "Listing":
-    """Sees which files there are, and what they are; decodes none.
-
-    Args:
-        dataset: "folder:PATH" or "csv:FILE".
-        asked: how pictures become images, and which are for testing.
-
-    Raises:
-        InvalidArgument: if they make no dataset, or a setting does not fit them.
-        Unavailable: if they are not there, or cannot be read.
-    """
+def find(
+    dataset: str,
+    *,
+    image_size: tuple[int, int] | None,
+    resize: str,
+    color: str,
+    test_fraction: float | None,
+    split_seed: int | None,
+) -> "Listing":
+    """As `Pictures.find`, whose settings are the arguments."""
     source, _, place = dataset.partition(":")
     if not place.strip() or "://" in place or "\0" in place:
         raise InvalidArgument("dataset", dataset, f"{source}:PATH, on this machine")
@@ -66,15 +65,15 @@ def find(dataset: str, asked: Pictures) -> "Listing":
             skipped[one.key] = seen
     pictures = [one for one, _ in known]
     label_names = _classes(dataset, source, found, pictures)
-    channels = {"gray": 1, "rgb": 3}.get(asked.color)
+    channels = {"gray": 1, "rgb": 3}.get(color)
     if channels is None:
         channels = 1 if all(one.is_grey for _, one in known) else 3
-    size = asked.image_size or _only_size(dataset, [one for _, one in known])
+    size = image_size or _only_size(dataset, [one for _, one in known])
     drawn: dict[str, Any] = {}
     groups = found.groups
     if not any(one.split == "test" for one in pictures):
-        fraction = TEST_FRACTION if asked.test_fraction is None else asked.test_fraction
-        drawn = {"test_fraction": fraction, "split_seed": asked.split_seed or 0}
+        fraction = TEST_FRACTION if test_fraction is None else test_fraction
+        drawn = {"test_fraction": fraction, "split_seed": split_seed or 0}
         keys, labels = zip(*((one.key, one.label) for one in pictures))
         test = stratified(np.array(labels), keys, *drawn.values())
         if not test.any():
@@ -86,8 +85,8 @@ def find(dataset: str, asked: Pictures) -> "Listing":
         needed = "test" if fraction == 1 else "train"
         groups = {(needed, label): where for (_, label), where in groups.items()}
     else:
-        for name in ("test_fraction", "split_seed"):
-            if (value := getattr(asked, name)) is not None:
+        for name, value in (("test_fraction", test_fraction), ("split_seed", split_seed)):
+            if value is not None:
                 raise InvalidArgument(name, value, f"no value: {dataset} has a test split")
     # As if they were shuffled, so that the first few are of all classes.
     order = ranked([one.key for one in pictures], "order", 0)
@@ -97,7 +96,7 @@ def find(dataset: str, asked: Pictures) -> "Listing":
         dataset=dataset,
         label_names=label_names,
         image_shape=(*size, channels),
-        resize=asked.resize,
+        resize=resize,
         pictures=tuple(pictures[place] for place in order),
         groups=groups,
         files=len(found.pictures),
@@ -202,7 +201,7 @@ class Listing:
         dataset: where it is, such as "folder:/data/photos".
         label_names: the names of the classes.
         image_shape: (H, W, C) of the images.
-        resize: one of `pictures.RESIZES`.
+        resize: one of `names.RESIZES`.
         pictures: the files of both splits, in order of their examples.
         groups: as of `folders.Found`, for these splits.
         files: how many files were found, pictures or not.

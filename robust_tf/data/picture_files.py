@@ -95,7 +95,7 @@ def read(path: os.PathLike, shape: tuple[int, int, int], resize: str) -> np.ndar
     Args:
         path: the file.
         shape: (H, W, C) of the image to make; C is 1 or 3.
-        resize: one of `pictures.RESIZES`. crop: its centre, with the aspect ratio of the image;
+        resize: one of `names.RESIZES`. crop: its centre, with the aspect ratio of the image;
             pad: all of it, with black beside or above and below; squash: all of it, distorted.
 
     Returns:

@@ -1,24 +1,17 @@
 """What may be asked of datasets of picture files; which files these are is in `listings`."""
 
+from __future__ import annotations
+
 import dataclasses
 import operator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from robust_tf.data.names import RESIZES, TEST_FRACTION
 from robust_tf.errors import InvalidArgument
 from robust_tf.settings import Setting, check_fields, choice, number, whole
 
-# What names of datasets of picture files begin with: folders of classes, and lists.
-FORMS = ("folder", "csv")
-# How a picture gets the aspect ratio of the images.
-RESIZES = ("crop", "pad", "squash")
-# Share for testing where nobody has said which examples are.
-TEST_FRACTION = 0.2
-
-
-def are_named_by(dataset: str) -> bool:
-    """Whether a dataset's name is that of picture files: "folder:PATH" or "csv:FILE"."""
-    source, mark, _ = dataset.partition(":")
-    return source in FORMS and bool(mark)
+if TYPE_CHECKING:
+    from robust_tf.data.listings import Listing
 
 
 def _height_and_width(value: Any) -> Any:
@@ -46,7 +39,7 @@ class Pictures:
 
     Attributes:
         image_size: (H, W) of the images; None for that of the files, which must then be of one.
-        resize: how a picture gets there, one of `RESIZES`.
+        resize: how a picture gets there, one of `names.RESIZES`.
         color: "gray", "rgb", or "auto": grey where all pictures are.
         test_fraction: share of each class for testing, where there is no test split; None for 0.2.
         split_seed: decides which these are; None for 0.
@@ -103,3 +96,17 @@ class Pictures:
         for field in dataclasses.fields(self):
             if (value := getattr(self, field.name)) != field.default:
                 raise InvalidArgument(field.name, value, f"no value with dataset={dataset}")
+
+    def find(self, dataset: str) -> Listing:
+        """Sees which files there are, and what they are; decodes none.
+
+        Args:
+            dataset: "folder:PATH" or "csv:FILE".
+
+        Raises:
+            InvalidArgument: if they make no dataset, or a setting does not fit them.
+            Unavailable: if they are not there, or cannot be read.
+        """
+        from robust_tf.data import listings
+
+        return listings.find(dataset, **dataclasses.asdict(self))

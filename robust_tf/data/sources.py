@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from robust_tf import machine
 from robust_tf.data.classes import check_labels
-from robust_tf.data.pictures import Pictures, are_named_by
+from robust_tf.data.names import are_named_by
+from robust_tf.data.pictures import Pictures
 from robust_tf.errors import InvalidArgument
 from robust_tf.settings import Setting
 
@@ -175,9 +176,7 @@ def load(
         if not isinstance(source, Auto):
             asked = next(key for key, kind in SOURCES.items() if isinstance(source, kind))
             raise InvalidArgument("data_source", asked, f"no value with dataset={name}")
-        from robust_tf.data import listings
-
-        data = listings.find(name, pictures).load(memory)
+        data = pictures.find(name).load(memory)
     else:
         pictures.check_unused(name)
         data = source.load(name, memory)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robust_tf.data.pictures import TEST_FRACTION
+from robust_tf.data.names import TEST_FRACTION
 from robust_tf.seeds import stream_int
 
 # What is expected where a drawn test split would be empty.
