@@ -109,6 +109,7 @@ def check(values: flags.Values) -> None:
         raise InvalidArgument("accept", None, "the accuracy that a device must have, such as 0.95")
     devices.plan(values)
     devices.perturbation()
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:

@@ -32,6 +32,7 @@ def check(values: flags.Values) -> None:
     tests.kinds(None)
     if not (tests.eval or tests.defects) or tests.asks_for_other_images:
         raise InvalidArgument("eval", ",".join(tests.eval), "perturbations of the test images")
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:

@@ -15,6 +15,7 @@ from robust_tf.evaluation.suites import standard_tests
 def check(values: flags.Values) -> None:
     """Checks the names of tests."""
     settings.make(Tests, values.given).kinds(None)
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:

@@ -69,6 +69,7 @@ def check(values: flags.Values) -> None:
     _calibration(values)
     settings.make(Tests, {"eval": values.eval} | values.given).kinds(None)
     app.check_outputs(settings.make(Outputs, values.given))
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:

@@ -251,6 +251,7 @@ def check(values: flags.Values) -> None:
         if values.accept is None:
             raise InvalidArgument("accept", None, "the accuracy that find_limit is about")
         Asked(values.accept, values.accept_share).check_number(values.devices)
+    settings.make(Model, values.given).check()
 
 
 def _lines(own: pd.Series, devices: pd.DataFrame, sample: bool) -> Iterator[tuple[str, str]]:

@@ -92,6 +92,7 @@ def check(values: flags.Values) -> None:
     """Checks the tests and the places of outputs."""
     settings.make(Tests, {"eval": values.eval} | values.given).kinds(None)
     app.check_outputs(settings.make(ModelOutputs, values.given))
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:

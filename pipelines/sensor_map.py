@@ -40,6 +40,7 @@ class Defect:
 def check(values: flags.Values) -> None:
     """Checks the defect."""
     defect_value(values.defect)
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:

@@ -40,6 +40,11 @@ class Check:
     ] = None
 
 
+def check(values: flags.Values) -> None:
+    """Sees whether there is a model."""
+    settings.make(Model, values.given).check()
+
+
 def main(values: flags.Values) -> None:
     """Prints what to type, or checks a server."""
     from robust_tf.saved_models import EXTRA, serving
@@ -79,7 +84,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Server": some(Check),
         "Data": [*some(Dataset), *some(Sources, TEST_DATA, test_examples=100)],
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

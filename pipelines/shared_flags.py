@@ -16,6 +16,7 @@ from robust_tf.evaluation.suites import TRIALS
 from robust_tf.perturbations import KINDS, all_kinds
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.sources import Sources
+from robust_tf.saved_models.places import FILES, locate
 from robust_tf.sensors import is_device, is_sensor, is_sensor_file
 from robust_tf.settings import Declared, Setting, names, switch, whole
 
@@ -107,6 +108,18 @@ class Model:
         ),
     ] = False
 
+    def check(self, argument: str = "model") -> None:
+        """Sees whether there is one, as far as that needs no TensorFlow.
+
+        Raises:
+            InvalidArgument: if none is named.
+            Unavailable: if it is no file and no SavedModel is there.
+        """
+        if not self.model:
+            raise InvalidArgument(argument, None, "the directory of a SavedModel")
+        if Path(self.model).suffix.lower() not in FILES:
+            locate(argument, self.model)
+
     def load(self, argument: str = "model") -> Classifier:
         """Loads it.
 
@@ -114,8 +127,8 @@ class Model:
             InvalidArgument: if none is named, or a signature or output has to be.
             Unavailable: if it is not there.
         """
-        if not self.model:
-            raise InvalidArgument(argument, None, "the directory of a SavedModel")
+        self.check(argument)
+        assert self.model is not None
         return saved_models.classifiers.load(
             self.model,
             signature=self.signature,

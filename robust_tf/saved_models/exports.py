@@ -32,6 +32,7 @@ from robust_tf.files import (
 from robust_tf.models import custom_objects
 from robust_tf.perturbations import KINDS
 from robust_tf.saved_models import image_files, signatures, warmup
+from robust_tf.saved_models.places import MODEL, locate
 from robust_tf.sensors import is_device, is_sensor
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
@@ -230,34 +231,12 @@ def find(argument: str, path: str | os.PathLike) -> Path:
     Raises:
         Unavailable: if there is none, or it is damaged.
     """
-    path = Path(path)
-    try:
-        path.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, a null character, …
-        reason = getattr(error, "strerror", None) or one_line(error)
-        problem = f"expected the directory of a SavedModel ({reason})"
-        raise Unavailable(argument, path, problem) from error
-    numbered = (entry for entry in path.glob("*") if entry.name.isdecimal())
-    latest = max(numbered, key=lambda entry: int(entry.name), default=path)  # maybe 00000123
-    for folder in (path, latest):
-        model = folder / "saved_model.pb"
-        if model.is_file():
-            check(folder, argument)
-            if not model.stat().st_size:  # one of an earlier version
-                raise _damaged(argument, folder, model.name, "empty")
-            return folder
-    expected = "expected the directory of a SavedModel, with or without its version"
-    if not path.exists():
-        expected = f"there is no such folder; {expected}"
-    elif path.name == "saved_model.pb":
-        expected = f"this is a file of a SavedModel; name its folder, {path.parent}"
-    elif path.suffix in (".h5", ".hdf5"):
-        expected = "this is a file in HDF5; load it in Keras and save it as a .keras file"
-    elif path.suffix in (".pt", ".pth"):
-        expected = "this is a file of PyTorch; export it to ONNX by torch.onnx.export"
-    elif path.is_file():
-        expected = f"this is a file; {expected}"
-    raise Unavailable(argument, path, expected)
+    folder = locate(argument, path)
+    check(folder, argument)
+    model = folder / MODEL
+    if not model.stat().st_size:  # one of an earlier version
+        raise _damaged(argument, folder, model.name, "empty")
+    return folder
 
 
 @models.keras_defaults()
