@@ -95,12 +95,13 @@ def check(values: flags.Values) -> None:
     given = values.of(_SETTINGS)
     if values.seeds is not None and "seed" in given:
         raise InvalidArgument("seeds", ",".join(map(str, values.seeds)), "no value with --seed")
-    if "defects" not in given and not is_sensor_file(given.get("perturb", "")):
+    perturb = None if "defects" in given else given.get("perturb")
+    if "defects" not in given and not is_sensor_file(perturb or ""):
         defaults.check(given)
     if values.compare_natural and models.is_file(values.pretrained or ""):
         expected = "no value with a file as --pretrained, which pipelines.evaluate tests"
         raise InvalidArgument("compare_natural", True, expected)
-    settings.make(Tests, values.given | _device(given)).kinds(given.get("perturb"))
+    settings.make(Tests, values.given | _device(given)).kinds(perturb)
     if not values.dry_run:
         app.check_outputs(settings.make(ModelOutputs, values.given))
 

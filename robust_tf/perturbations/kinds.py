@@ -76,7 +76,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _longer(height: float | tf.Tensor, width: float | tf.Tensor) -> float | tf.Tensor:
-    if _is_plain(height) and _is_plain(width):
+    if not (_is_tensor(height) or _is_tensor(width)):
         return max(height, width)
     import tensorflow as tf
 
