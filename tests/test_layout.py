@@ -136,7 +136,9 @@ def offered(face: Path) -> tuple[str | None, dict[str, str], list[str] | None]:
     places: dict[str, str] = {}
     listed = None
     for node in tree.body:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.ImportFrom) and package_of(node.module) not in (None, *GROUND):
+            places |= {name.name: node.module for name in node.names}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             places |= {name.name: one.module for one in node.body for name in one.names}
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             listed = ast.literal_eval(node.value)
@@ -236,7 +238,11 @@ def test_wrong_arrows_are_found(tmp_path):
         {"load": "robust_tf.data.tfds"},
         [],
     )
-    assert offered(tmp_path / "robust_tf/paper/__init__.py") == ("Paper.", {}, None)
+    assert offered(tmp_path / "robust_tf/paper/__init__.py") == (
+        "Paper.",
+        {"train": "robust_tf.runs"},
+        None,
+    )
 
 
 def test_the_library_offers_few_names():
