@@ -1,4 +1,10 @@
-"""What all command lines share: errors of one line, exit codes, places of outputs, tables."""
+"""What all command lines share: errors of one line, exit codes, places of outputs, tables.
+
+Whoever mistypes a flag learns of it at once: like all modules of this package, this one imports
+TensorFlow, pandas and the like when `main` runs, not before.
+"""
+
+from __future__ import annotations
 
 import codecs
 import contextlib
@@ -9,10 +15,8 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-import tensorflow as tf
 from absl import logging
 
 from pipelines import flags
@@ -23,7 +27,11 @@ from robust_tf.executors import uploads
 from robust_tf.files import prepare_directory
 from robust_tf.perturbations import KINDS
 from robust_tf.runs.sources import Sources
-from robust_tf.saved_models.classifiers import Classifier
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robust_tf.saved_models import Classifier
 
 # What brackets hold, below the line that says what a table has.
 IN_BRACKETS = "[95 % interval of the mean, for other draws and other test images]"
@@ -36,8 +44,9 @@ def launch(
     *,
     arguments: str | None = None,
     words: Mapping[str, str] | None = None,
+    check: Callable[[flags.Values], None] | None = None,
 ) -> None:
-    """Parses the flags, calls `main` and exits.
+    """Parses the flags, imports TensorFlow, calls `main` and exits.
 
     The exit code is 0, 2 for flags that are not allowed, `NOT_ACCEPTED` where `main` exits with
     it, 130 after Ctrl-C, and 1 for all other failures. What a user can mend is reported in one
@@ -49,12 +58,12 @@ def launch(
         argv: the program's name and arguments; by default those of this process.
         arguments: what arguments that are no flags are called; None to refuse them.
         words: defaults in words for the help, by flag.
+        check: checks what needs no TensorFlow, which is imported afterwards.
     """
     argv = sys.argv if argv is None else argv
     known = {one.name for group in groups.values() for one in group}
     _write_whatever_the_encoding()
     logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
     warnings.showwarning = _show_warning
     try:
         os.getcwd()
@@ -64,9 +73,12 @@ def launch(
         values = flags.parse(argv, groups)
         if values.others and arguments is None:
             raise flags.FlagError(f"{values.others[0]}: expected flags only, as in --name=value")
-        if values.defaults.get("jit_compile") is None or values.jit_compile != "on":
+        if check is not None:
+            check(values)
+        _load_tensorflow(
             # Costs nothing measurable on CPUs; XLA cannot compile all of it.
-            tf.config.experimental.enable_op_determinism()
+            deterministic=values.defaults.get("jit_compile") is None or values.jit_compile != "on"
+        )
         main(values)
     except flags.HelpAsked:
         doc = sys.modules[main.__module__].__doc__ or ""
@@ -82,6 +94,21 @@ def launch(
         on = "; the same command goes on after the last whole epoch" if "epochs" in known else ""
         print(f"stopped{on}", file=sys.stderr)
         sys.exit(130)
+
+
+def _load_tensorflow(*, deterministic: bool) -> None:
+    try:
+        machine.load_tensorflow()
+    except ValueError as error:
+        _fail(1, f"Keras cannot be imported: {error}")
+    except KeyboardInterrupt:  # before there is anything to go on with
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 # The exit code of a command that was asked for a verdict, where that is no.
@@ -281,6 +308,8 @@ def print_table(table: pd.DataFrame) -> None:
 
     Columns that do not fit beside the others follow below.
     """
+    import pandas as pd
+
     cells = [[str(cell).partition(" [") for cell in row] for row in table.to_numpy()]
     lines = [
         line

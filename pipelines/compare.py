@@ -8,23 +8,27 @@ Example:
   python -m pipelines.compare results/<run> results/<run>
 """
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import string
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Annotated
-
-import pandas as pd
+from typing import TYPE_CHECKING, Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
-from robust_tf import data, results, settings
+from robust_tf import results, saved_models, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.saved_models import classifiers
 from robust_tf.settings import Setting
-from robust_tf.studies import comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robust_tf.data import Data
+    from robust_tf.studies.comparison import Comparison
 
 # No line of a table is longer.
 _COLUMNS = 100
@@ -44,15 +48,22 @@ class Baseline:
     ] = None
 
 
+def check(values: flags.Values) -> None:
+    """Checks all but what runs there are."""
+    if len(values.others) < 2:
+        raise InvalidArgument("RUN", " ".join(values.others) or None, "two runs or more")
+    settings.make(Tests, {"eval": values.eval} | values.given).kinds(None)
+    app.check_outputs(settings.make(Outputs, values.given))
+
+
 def main(values: flags.Values) -> None:
     """Compares the runs as the flags say."""
+    from robust_tf.studies import comparison
+
     runs = values.others
-    if len(runs) < 2:
-        raise InvalidArgument("RUN", " ".join(runs) or None, "two runs or more")
     tests = settings.make(Tests, {"eval": values.eval} | values.given)
     kinds = tests.kinds(None)
     outputs = settings.make(Outputs, values.given)
-    app.check_outputs(outputs)
     paths = [comparison.find(run, outputs.output_dir) for run in runs]
     if len({path.resolve() for path in paths}) < len(paths):
         raise InvalidArgument("RUN", " ".join(runs), "different models")
@@ -61,9 +72,8 @@ def main(values: flags.Values) -> None:
         asked = comparison.find(values.baseline, outputs.output_dir, "baseline")
         if asked not in paths:
             raise InvalidArgument("baseline", values.baseline, f"one of {', '.join(runs)}")
-    models = [
-        classifiers.load(path, same_classes=values.same_classes, argument="RUN") for path in paths
-    ]
+    load = saved_models.classifiers.load
+    models = [load(path, same_classes=values.same_classes, argument="RUN") for path in paths]
     if values.input_range is not None:
         if all(model.metadata for model in models):
             expected = "no value without a third-party model"
@@ -94,8 +104,10 @@ def main(values: flags.Values) -> None:
     print(f"figures  {outputs.output_dir}/{folder.name}/figures")
 
 
-def _print(found: comparison.Comparison, dataset: data.Data) -> None:
+def _print(found: Comparison, dataset: Data) -> None:
     """Prints the tables, with a letter per model."""
+    import pandas as pd
+
     summary = found.summary
     letters = dict(zip(summary["model"], _letters(len(summary))))
     print()
@@ -166,7 +178,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "What is compared": [*some(Baseline), *some(Model, ["input_range", "same_classes"])],
         **measuring(eval=("all",)),
     }
-    app.launch(main, groups, argv, arguments="RUN")
+    app.launch(main, groups, argv, arguments="RUN", check=check)
 
 
 if __name__ == "__main__":

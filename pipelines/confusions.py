@@ -6,30 +6,41 @@ Example:
   python -m pipelines.confusions --model=saved_models/<run>
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipelines import app, flags
 from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
-from robust_tf import results, settings
+from robust_tf import evaluation, results, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import measures
 from robust_tf.evaluation.suites import conditions_at
 from robust_tf.paper.experiments import IMPACT_LEVELS
 from robust_tf.perturbations import KINDS
-from robust_tf.studies import confusions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # How many flows between classes are printed of each kind.
 _SHOWN = 5
 
 
-def main(values: flags.Values) -> None:
-    """Measures the confusions and writes them."""
+def check(values: flags.Values) -> None:
+    """Checks the tests."""
     tests = settings.make(Tests, {"eval": values.eval} | values.given)
-    kinds = tests.kinds(None)
+    tests.kinds(None)
     if not (tests.eval or tests.defects) or tests.asks_for_other_images:
         raise InvalidArgument("eval", ",".join(tests.eval), "perturbations of the test images")
+    settings.make(Model, values.given).check()
+
+
+def main(values: flags.Values) -> None:
+    """Measures the confusions and writes them."""
+    from robust_tf.studies import confusions
+
+    tests = settings.make(Tests, {"eval": values.eval} | values.given)
+    kinds = tests.kinds(None)
     levels = ((kind, IMPACT_LEVELS.get(kind, KINDS[kind].test_levels)) for kind in kinds)
     _, *conditions = conditions_at(levels, values.channel_blur, tests.bits)
     classifier = settings.make(Model, values.given).load()
@@ -43,7 +54,7 @@ def main(values: flags.Values) -> None:
     print(app.heading(heading))
     print("Share in percent of the class [95 % interval for other test images]\n")
     table = confusions.largest(found.changes, _SHOWN)
-    ends = measures.interval(table["share"], table["images"] / table["share"])
+    ends = evaluation.measures.interval(table["share"], table["images"] / table["share"])
     share = list(map(results.in_percent, table["share"], *ends))
     table = table.assign(images=table["images"].round(1), share=share)
     _print(table)
@@ -66,7 +77,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Model": some(Model),
         **measuring(eval=("all",)),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ Example:
   python -m pipelines.corrupt --dataset=mnist --kinds=hot,noise --output_dir=mnist-perturbed
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Annotated
 
-import tensorflow_datasets as tfds
-
 from pipelines import app, flags
 from pipelines.shared_flags import TEST_DATA, Dataset, DryRun, some
 from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import recordings
+from robust_tf.evaluation.names import FORMATS
 from robust_tf.perturbations import KINDS, Perturbation, all_kinds
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.sources import Sources
@@ -45,7 +45,7 @@ class Corruptions:
         choice(
             "npy: a file per kind, and labels.npy, as CIFAR-10-C has them; png: folders "
             "kind/level/class; tfds: a dataset of TFDS with a configuration per kind and level.",
-            recordings.FORMATS,
+            FORMATS,
         ),
     ] = "npy"
     output_dir: Annotated[
@@ -90,12 +90,22 @@ class Corruptions:
             raise error.of("levels") from None
 
 
-def main(values: flags.Values) -> None:
-    """Writes the images as the flags say."""
+def check(values: flags.Values) -> None:
+    """Checks the levels, and that there is a place."""
     asked = settings.make(Corruptions, values.given)
-    conditions = asked.conditions(values.channel_blur)
+    asked.conditions(values.channel_blur)
     if asked.output_dir is None:
         raise InvalidArgument("output_dir", None, "a new folder")
+
+
+def main(values: flags.Values) -> None:
+    """Writes the images as the flags say."""
+    import tensorflow_datasets as tfds
+
+    from robust_tf.evaluation import recordings
+
+    asked = settings.make(Corruptions, values.given)
+    conditions = asked.conditions(values.channel_blur)
     dataset = app.sources(values).load(values.dataset)
     for condition in conditions:
         try:
@@ -133,7 +143,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         ],
         "Outputs": [*some(Corruptions, ["format", "output_dir"]), *some(DryRun)],
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

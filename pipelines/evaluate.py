@@ -10,11 +10,18 @@ from pipelines import app, flags
 from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
 from robust_tf import results, settings
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.studies import robustness
+
+
+def check(values: flags.Values) -> None:
+    """Checks the names of tests."""
+    settings.make(Tests, values.given).kinds(None)
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:
     """Tests the model and writes what is found."""
+    from robust_tf.studies import robustness
+
     tests = settings.make(Tests, values.given)
     classifier = settings.make(Model, values.given).load()
     perturb = classifier.metadata.get("training", {}).get("train_perturb", "none")
@@ -44,7 +51,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Model": some(Model),
         **measuring(),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

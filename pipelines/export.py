@@ -4,19 +4,25 @@ Example:
   python -m pipelines.export --model=saved_models/<run> --quantize=none,int8
 """
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Annotated
+from __future__ import annotations
 
-import pandas as pd
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import Model, Outputs, Tests, measuring, some
 from robust_tf import settings
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.saved_models import conversion
+from robust_tf.saved_models.targets import QUANTIZE, SUFFIXES, Target, targets
 from robust_tf.settings import names, whole
-from robust_tf.studies import device
+from robust_tf.studies.calibration import Calibration
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OF_TARGETS = ["io", "deviation_floor"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,14 +30,14 @@ class Files:
     """Which files are made."""
 
     format: Annotated[
-        tuple[str, ...], names("The formats, one or both of litert and onnx.", conversion.FORMATS)
+        tuple[str, ...], names("The formats, one or both of litert and onnx.", SUFFIXES)
     ] = ("litert",)
     quantize: Annotated[
         tuple[str, ...],
         names(
             "How numbers are stored and computed with, one file for each: none (float32), "
             "dynamic (weights of 8 bits), float16, int8 (all of 8 bits).",
-            conversion.QUANTIZE,
+            QUANTIZE,
         ),
     ] = ("none",)
     calibrate: Annotated[
@@ -42,21 +48,37 @@ class Files:
         ),
     ] = ("natural",)
     calibration_examples: Annotated[int, whole("How many of them, drawn from the seed.")] = (
-        device.Calibration.examples
+        Calibration.examples
     )
+
+
+def _targets(values: flags.Values) -> list[Target]:
+    asked = settings.make(Files, values.given)
+    own = {name: getattr(values, name) for name in _OF_TARGETS}
+    return targets(asked.format, asked.quantize, **own)
+
+
+def _calibration(values: flags.Values) -> Calibration:
+    asked = settings.make(Files, values.given)
+    return Calibration(calibrate=asked.calibrate, examples=asked.calibration_examples)
+
+
+def check(values: flags.Values) -> None:
+    """Checks what files are asked for, and what they are tested with."""
+    _targets(values)
+    _calibration(values)
+    settings.make(Tests, {"eval": values.eval} | values.given).kinds(None)
+    app.check_outputs(settings.make(Outputs, values.given))
+    settings.make(Model, values.given).check()
 
 
 def main(values: flags.Values) -> None:
     """Makes the files, tests them and prints what is found."""
-    asked = settings.make(Files, values.given)
-    targets = conversion.targets(
-        asked.format, asked.quantize, io=values.io, deviation_floor=values.deviation_floor
-    )
-    calibration = device.Calibration(calibrate=asked.calibrate, examples=asked.calibration_examples)
+    from robust_tf.studies import device
+
     tests = settings.make(Tests, {"eval": values.eval} | values.given)
     kinds = tests.kinds(None)
     outputs = settings.make(Outputs, values.given)
-    app.check_outputs(outputs)
     classifier = settings.make(Model, values.given).load()
     dataset = app.load_data(values, classifier)
     conditions = (
@@ -67,9 +89,9 @@ def main(values: flags.Values) -> None:
         folder, files, trials = device.write(
             classifier,
             dataset,
-            targets,
+            _targets(values),
             conditions,
-            calibration=calibration,
+            calibration=_calibration(values),
             trials=tests.trials,
             seed=values.seed,
             **folders,
@@ -79,6 +101,8 @@ def main(values: flags.Values) -> None:
 
 
 def _print(files: pd.DataFrame, trials: pd.DataFrame, name: str, images: str) -> None:
+    import pandas as pd
+
     labels = [
         "SavedModel"
         if row.format == "saved_model"
@@ -107,17 +131,17 @@ def _print(files: pd.DataFrame, trials: pd.DataFrame, name: str, images: str) ->
 
 
 def _number(value: float, form: str) -> str:
-    return "" if pd.isna(value) else format(value, form)
+    return "" if math.isnan(value) else format(value, form)
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
     groups = {
         "What is converted": some(Model),
-        "To what": [*some(Files), *some(conversion.Target, ["io", "deviation_floor"])],
+        "To what": [*some(Files), *some(Target, _OF_TARGETS)],
         **measuring(eval=("all",)),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

@@ -7,30 +7,29 @@ Example:
   python -m pipelines.fleet --model=saved_models/<run> --perturb=hot --level=2 --accept=0.95
 """
 
+from __future__ import annotations
+
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pipelines import app, flags
 from pipelines.shared_flags import TEST_DATA, Dataset, Model, Outputs, some
-from robust_tf import results, settings
-from robust_tf.data import Data
+from robust_tf import evaluation, results, sensors, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import measures
 from robust_tf.perturbations import Perturbation, mixtures
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.sources import Sources
-from robust_tf.saved_models import Classifier
-from robust_tf.sensors import Fleet, Sensor
-from robust_tf.sensors import fleet as fleets
-from robust_tf.sensors.map_files import NAMED
-from robust_tf.sensors.maps import kinds_of_defects
+from robust_tf.sensors import NAMED, Asked, kinds_of_defects
 from robust_tf.settings import Setting, ages, number, switch
-from robust_tf.studies import ageing, limits
-from robust_tf.studies import fleet as study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robust_tf.data import Data
+    from robust_tf.saved_models import Classifier
+    from robust_tf.sensors import Fleet
 
 # How many positions are printed.
 _SHOWN = 5
@@ -91,13 +90,13 @@ class Devices:
     def fleet(self, image_shape: tuple[int, int, int], seed: int) -> Fleet:
         """The devices, for images of shape (H, W, C)."""
         if self.defects:
-            return Fleet.read(self.defects)
+            return sensors.Fleet.read(self.defects)
         if self.sensor is not None:
             assert not isinstance(self.devices, str)
-            sensor = Sensor.read(self.sensor)
+            sensor = sensors.Sensor.read(self.sensor)
             if self.years != (0.0,) and sensor.growth is None:
                 raise InvalidArgument("years", self.years, "0, as the sensor has no [growth]")
-            return Fleet.of_sensor(sensor, seed, self.devices, *self.years)
+            return sensors.Fleet.of_sensor(sensor, seed, self.devices, *self.years)
         level = self.level or "1"
         if "," in self.perturb and level.isdecimal():
             level = f"{level}:{level}"
@@ -105,8 +104,8 @@ class Devices:
         if perturbation is None:
             perturbation = Perturbation(self.perturb, level)
         if self.devices == "all":
-            return Fleet.at_every_position(perturbation, image_shape)
-        return Fleet.drawn(perturbation, image_shape, seed, self.devices)
+            return sensors.Fleet.at_every_position(perturbation, image_shape)
+        return sensors.Fleet.drawn(perturbation, image_shape, seed, self.devices)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,7 @@ class Verdict:
             above=0,
             below=1,
         ),
-    ] = fleets.Asked.accept_share
+    ] = Asked.accept_share
     find_limit: Annotated[
         bool,
         switch(
@@ -143,9 +142,8 @@ class Verdict:
 
 def main(values: flags.Values) -> None:
     """Measures the fleet and writes what is found."""
-    asked = fleets.Asked(values.accept, values.accept_share)
+    asked = Asked(values.accept, values.accept_share)
     devices = settings.make(Devices, values.given)
-    _check(values)
     classifier = settings.make(Model, values.given).load()
     dataset = app.load_data(values, classifier)
     question = _limits if values.find_limit else _ages if len(devices.years) > 1 else _fleet
@@ -159,6 +157,8 @@ def _fleet(
     classifier: Classifier, dataset: Data, devices: Devices, values: flags.Values, **more: Any
 ) -> bool:
     """Measures and prints one fleet; returns whether it is accepted."""
+    from robust_tf.studies import fleet as study
+
     fleet = devices.fleet(dataset.image_shape, values.seed)
     seed = values.seed if fleet.sample else None
     folder, table, positions, summary = study.write(classifier, dataset, fleet, seed=seed, **more)
@@ -182,7 +182,10 @@ def _limits(
     classifier: Classifier, dataset: Data, devices: Devices, values: flags.Values, **more: Any
 ) -> bool:
     """Finds and prints the largest numbers of defects; that is no verdict on a fleet."""
-    kinds, sensor = devices.perturb.split(","), devices.sensor and Sensor.read(devices.sensor)
+    from robust_tf.studies import limits
+
+    kinds = devices.perturb.split(",")
+    sensor = devices.sensor and sensors.Sensor.read(devices.sensor)
     folder, levels = limits.write(
         classifier, dataset, kinds, devices.devices, sensor=sensor, seed=values.seed, **more
     )
@@ -198,7 +201,9 @@ def _ages(
     classifier: Classifier, dataset: Data, devices: Devices, values: flags.Values, **more: Any
 ) -> bool:
     """Measures and prints a fleet at several ages; returns whether it is accepted at each."""
-    sensor = Sensor.read(devices.sensor)
+    from robust_tf.studies import ageing
+
+    sensor = sensors.Sensor.read(devices.sensor)
     folder, ages = ageing.write(
         classifier, dataset, sensor, devices.years, devices.devices, seed=values.seed, **more
     )
@@ -219,7 +224,7 @@ _WITHOUT = {
 }
 
 
-def _check(values: flags.Values) -> None:
+def check(values: flags.Values) -> None:
     """Raises `InvalidArgument` for flags that do not go together."""
     for name, others in _WITHOUT.items():
         for other in values.of(others) if getattr(values, name) else ():
@@ -245,13 +250,17 @@ def _check(values: flags.Values) -> None:
     if values.find_limit:
         if values.accept is None:
             raise InvalidArgument("accept", None, "the accuracy that find_limit is about")
-        fleets.Asked(values.accept, values.accept_share).check_number(values.devices)
+        Asked(values.accept, values.accept_share).check_number(values.devices)
+    settings.make(Model, values.given).check()
 
 
 def _lines(own: pd.Series, devices: pd.DataFrame, sample: bool) -> Iterator[tuple[str, str]]:
     """The distribution over the devices, and what of it is below what is asked for."""
+    import pandas as pd
+
     percent, mean = results.in_percent, own["mean_accuracy"]
-    of_images = percent(mean, *measures.interval(mean, own["n_examples"])).partition(" ")[2]
+    ends = evaluation.measures.interval(mean, own["n_examples"])
+    of_images = percent(mean, *ends).partition(" ")[2]
     of_devices = percent(mean, own["mean_low"], own["mean_high"]).partition(" ")[2]
     of_devices = f"{of_devices} for other devices, " if sample and of_devices else ""
     yield "without defects", percent(own["natural_accuracy"])
@@ -280,6 +289,8 @@ def _lines(own: pd.Series, devices: pd.DataFrame, sample: bool) -> Iterator[tupl
 
 def _print_limits(levels: pd.DataFrame, share: float) -> None:
     """Prints the limits, and the levels that they were found by."""
+    import pandas as pd
+
     for kind, own in levels.groupby("kind", sort=False):
         limit = own["limit"].iloc[0]
         found = "the accuracy is lower without defects" if pd.isna(limit) else f"{limit:.0f}"
@@ -301,6 +312,8 @@ def _print_limits(levels: pd.DataFrame, share: float) -> None:
 
 def _print_ages(ages: pd.DataFrame) -> None:
     """Prints a line per age."""
+    import pandas as pd
+
     first, percent = ages.iloc[0], results.in_percent
     shown = {
         "years": ages["years"].map("{:g}".format),
@@ -326,7 +339,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Data": [*some(Dataset), *some(Sources, TEST_DATA)],
         "Outputs": some(Outputs),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

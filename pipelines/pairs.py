@@ -4,6 +4,8 @@ Example:
   python -m pipelines.pairs --model=saved_models/<run> --defect=hot --test_examples=100
 """
 
+from __future__ import annotations
+
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -11,11 +13,10 @@ from typing import Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import TEST_DATA, Dataset, Model, Outputs, some
-from robust_tf import results, settings
-from robust_tf.evaluation import measures
+from robust_tf import evaluation, results, settings
 from robust_tf.runs.sources import Sources
+from robust_tf.sensors import defect_value
 from robust_tf.settings import Setting
-from robust_tf.studies import pairs, sensor_map
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,16 @@ class Defect:
     ] = "hot"
 
 
+def check(values: flags.Values) -> None:
+    """Checks the defect."""
+    defect_value(values.defect)
+    settings.make(Model, values.given).check()
+
+
 def main(values: flags.Values) -> None:
     """Searches the pairs and writes what is found."""
-    sensor_map.defect_value(values.defect)
+    from robust_tf.studies import pairs
+
     classifier = settings.make(Model, values.given).load()
     dataset = app.load_data(values, classifier)
     begin = time.monotonic()
@@ -49,7 +57,7 @@ def main(values: flags.Values) -> None:
         share = found[column]
         text = "none to search"
         if examples:
-            text = results.in_percent(share, *measures.interval(share, examples))
+            text = results.in_percent(share, *evaluation.measures.interval(share, examples))
         print(f"{what:45} {text}")
     if found["searched"]:
         some_pairs = f"{found['classified']:,.0f} of {table['pairs'].max():,} pairs"
@@ -66,7 +74,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Data": [*some(Dataset), *some(Sources, TEST_DATA)],
         "Outputs": some(Outputs),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

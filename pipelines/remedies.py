@@ -4,25 +4,28 @@ Example:
   python -m pipelines.remedies --model=saved_models/<natural> --robust=saved_models/<robust>
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated
-
-import numpy as np
-import pandas as pd
+from typing import TYPE_CHECKING, Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import Model, ModelOutputs, Tests, measuring, some
-from robust_tf import models, results, saved_models, settings
+from robust_tf import models, results, saved_models, sensors, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Condition
 from robust_tf.evaluation.suites import conditions_at
 from robust_tf.files import file_name
-from robust_tf.models.correction import Correction
 from robust_tf.perturbations import KINDS
-from robust_tf.sensors import DefectMap, Device, correction
+from robust_tf.sensors import HOW, THRESHOLD
 from robust_tf.settings import Setting, choice, names, number, wholes
-from robust_tf.studies import remedies
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robust_tf.evaluation import Condition
+    from robust_tf.models.correction import Correction
+    from robust_tf.sensors import DefectMap
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,18 +44,18 @@ class Remedies:
         names(
             "Corrections in front of the models: median (of 3 x 3 pixels), outlier (pixels far "
             "from their neighbours become the median of these), list (the defects of --defects).",
-            models.CORRECTIONS,
+            models.CORRECTION_KINDS,
         ),
     ] = ()
     threshold: Annotated[
         float,
         number("What differs by more from the median of its 8 neighbours is an outlier.", 0, 1),
-    ] = correction.THRESHOLD
+    ] = THRESHOLD
     how: Annotated[
         str,
         choice(
             "What a defect of the list becomes, the median or the mean of its good neighbours.",
-            correction.HOW,
+            HOW,
         ),
     ] = "median"
     pixels: Annotated[
@@ -60,7 +63,9 @@ class Remedies:
     ] = (1, 2, 5)
     export: Annotated[
         tuple[str, ...],
-        names("Corrections that are exported inside the model of --model.", models.CORRECTIONS),
+        names(
+            "Corrections that are exported inside the model of --model.", models.CORRECTION_KINDS
+        ),
     ] = ()
 
     def layers(self, chosen: Iterable[str], defects: DefectMap | None) -> list[Correction]:
@@ -69,6 +74,8 @@ class Remedies:
         Raises:
             InvalidArgument: if one needs a list of defects and there is none.
         """
+        import numpy as np
+
         made: dict[str, Callable[[], Correction]] = {
             "median": models.MedianFilter,
             "outlier": lambda: models.OutlierCorrection(self.threshold),
@@ -81,14 +88,22 @@ class Remedies:
         return [made[one]() for one in chosen]
 
 
+def check(values: flags.Values) -> None:
+    """Checks the tests and the places of outputs."""
+    settings.make(Tests, {"eval": values.eval} | values.given).kinds(None)
+    app.check_outputs(settings.make(ModelOutputs, values.given))
+    settings.make(Model, values.given).check()
+
+
 def main(values: flags.Values) -> None:
     """Measures the remedies, writes what is found and exports what is asked for."""
+    from robust_tf.studies import remedies
+
     tests = settings.make(Tests, {"eval": values.eval} | values.given)
     asked = settings.make(Remedies, values.given)
     kinds = tests.kinds(None)
     outputs = settings.make(ModelOutputs, values.given)
-    app.check_outputs(outputs)
-    device = Device.read(tests.defects[0]) if len(tests.defects) == 1 else None
+    device = sensors.Device.read(tests.defects[0]) if len(tests.defects) == 1 else None
     usual = ("median", "outlier") if device is None else ("median", "outlier", "list")
     defects = device.defects if device else None
     layers = asked.layers(asked.corrections or usual, defects)
@@ -142,6 +157,8 @@ def main(values: flags.Values) -> None:
 
 def _print(table: pd.DataFrame, pairs: pd.DataFrame, images: str) -> None:
     """Prints accuracies, where a correction does as well as training, and times."""
+    from robust_tf.studies import remedies
+
     print(f"{app.heading(f'Accuracy in percent, {images}')}\n{app.IN_BRACKETS}\n")
     shown = table.assign(
         test=[
@@ -173,7 +190,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         **measuring(eval=("all",)),
         "Outputs": some(ModelOutputs),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

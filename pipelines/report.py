@@ -4,17 +4,20 @@ Example:
   python -m pipelines.report
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from pipelines import app, flags
 from pipelines.shared_flags import Outputs, some
 from pipelines.sweep import Reference
 from robust_tf import settings
-from robust_tf.paper import report
 
 
 def main(values: flags.Values) -> None:
     """Writes the report."""
+    from robust_tf.paper import report
+
     with app.local(settings.make(Outputs, values.given)) as folders:
         written = report.write(folders["output_dir"], values.reference)
     for label, path in zip(("report", ""), written):

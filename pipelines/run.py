@@ -4,21 +4,21 @@ Example:
   python -m pipelines.run --strategy=constant --perturb=hot
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import pandas as pd
+from typing import Annotated, Any
 
 from pipelines import app, flags
 from pipelines.shared_flags import Dataset, DryRun, Model, ModelOutputs, Tests, some
 from robust_tf import machine, models, results, runs, settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation.suites import standard_tests
-from robust_tf.runs import declaration, defaults, stages
+from robust_tf.runs import declaration, defaults
 from robust_tf.runs.sources import Sources
-from robust_tf.sensors import SensorDevice
+from robust_tf.sensors import is_sensor, is_sensor_file
 from robust_tf.settings import switch, whole, wholes
 from robust_tf.training import Recipe
 
@@ -90,22 +90,40 @@ def _groups() -> flags.Groups:
     }
 
 
-def main(values: flags.Values) -> None:
-    """Trains, tests and draws as the flags say."""
+def check(values: flags.Values) -> None:
+    """Checks the flags, but for perturbations that are in files."""
     given = values.of(_SETTINGS)
     if values.seeds is not None and "seed" in given:
         raise InvalidArgument("seeds", ",".join(map(str, values.seeds)), "no value with --seed")
-    seeds = dict.fromkeys(values.seeds or (values.seed,))
-    checked = defaults.check(given)
-    if values.compare_natural and models.is_file(checked.get("pretrained") or ""):
+    perturb = None if "defects" in given else given.get("perturb")
+    if "defects" not in given and not is_sensor_file(perturb or ""):
+        defaults.check(given)
+    if values.compare_natural and models.is_file(values.pretrained or ""):
         expected = "no value with a file as --pretrained, which pipelines.evaluate tests"
         raise InvalidArgument("compare_natural", True, expected)
-    device = {"defects": [given["defects"]]} if "defects" in given else {}
+    settings.make(Tests, values.given | _device(given)).kinds(perturb)
+    if not values.dry_run:
+        app.check_outputs(settings.make(ModelOutputs, values.given))
+
+
+def _device(given: dict[str, Any]) -> dict[str, Any]:
+    """The tests on the device that is trained for."""
+    return {"defects": [given["defects"]]} if "defects" in given else {}
+
+
+def main(values: flags.Values) -> None:
+    """Trains, tests and draws as the flags say."""
+    import pandas as pd
+
+    from robust_tf.runs import stages
+
+    given = values.of(_SETTINGS)
+    seeds = dict.fromkeys(values.seeds or (values.seed,))
+    checked = defaults.check(given)
+    device = _device(given)
     tests = settings.make(Tests, values.given | device)
     kinds = tests.kinds(checked["perturbation"].kind if device else given.get("perturb"))
     outputs = settings.make(ModelOutputs, values.given)
-    if not values.dry_run:
-        app.check_outputs(outputs)
     if values.threads is not None:
         machine.use_threads(values.threads)
     sources = app.sources(values)
@@ -116,7 +134,7 @@ def main(values: flags.Values) -> None:
         *tests.other_images(dataset, values.data_dir, values.test_examples, values.same_classes),
     )
     trained = several[0].perturbation
-    if isinstance(trained, SensorDevice) and "auto" in tests.eval:
+    if trained is not None and is_sensor(trained.kind) and "auto" in tests.eval:
         conditions += tests.rounded([trained])
     if values.dry_run:
         _print_configuration(several, conditions, tests.trials)
@@ -174,7 +192,7 @@ def _print_configuration(several: list[runs.Run], conditions: tuple, trials: int
 
 def cli(argv: Sequence[str] | None = None) -> None:
     """Runs the command line."""
-    app.launch(main, _groups(), argv, words=defaults.defaults_in_words())
+    app.launch(main, _groups(), argv, words=defaults.defaults_in_words(), check=check)
 
 
 if __name__ == "__main__":

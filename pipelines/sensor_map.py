@@ -4,17 +4,18 @@ Example:
   python -m pipelines.sensor_map --model=saved_models/<run> --defect=hot
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 from typing import Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import TEST_DATA, Dataset, Model, Outputs, some
-from robust_tf import results, settings
-from robust_tf.evaluation import measures
+from robust_tf import evaluation, results, settings
 from robust_tf.runs.sources import Sources
+from robust_tf.sensors import defect_value
 from robust_tf.settings import Setting
-from robust_tf.studies import sensor_map
 
 # How many positions are printed.
 _SHOWN = 10
@@ -36,9 +37,16 @@ class Defect:
     ] = None
 
 
+def check(values: flags.Values) -> None:
+    """Checks the defect."""
+    defect_value(values.defect)
+    settings.make(Model, values.given).check()
+
+
 def main(values: flags.Values) -> None:
     """Measures the map and writes it."""
-    sensor_map.defect_value(values.defect)
+    from robust_tf.studies import sensor_map
+
     model = settings.make(Model, values.given)
     classifier = model.load()
     baseline = None
@@ -71,7 +79,7 @@ def main(values: flags.Values) -> None:
 
 def _with_interval(share: float, examples: int) -> str:
     """A share of the test images in percent; that over all positions as of one of them."""
-    return results.in_percent(share, *measures.interval(share, examples))
+    return results.in_percent(share, *evaluation.measures.interval(share, examples))
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
@@ -81,7 +89,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Data": [*some(Dataset), *some(Sources, TEST_DATA)],
         "Outputs": some(Outputs),
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

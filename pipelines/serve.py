@@ -5,6 +5,8 @@ Example:
   python -m pipelines.serve --model=saved_models/mnist-natural-1a2b3c4d --check=http://localhost:8501
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,8 +16,6 @@ from pipelines.shared_flags import TEST_DATA, Dataset, Model, some
 from robust_tf import results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.runs.sources import Sources
-from robust_tf.saved_models import EXTRA, serving
-from robust_tf.saved_models.warmup import FILE_NAME
 from robust_tf.settings import Setting
 
 _TITLES = {
@@ -40,8 +40,16 @@ class Check:
     ] = None
 
 
+def check(values: flags.Values) -> None:
+    """Sees whether there is a model."""
+    settings.make(Model, values.given).check()
+
+
 def main(values: flags.Values) -> None:
     """Prints what to type, or checks a server."""
+    from robust_tf.saved_models import EXTRA, serving
+    from robust_tf.saved_models.warmup import FILE_NAME
+
     classifier = settings.make(Model, values.given).load()
     if values.check is None:
         for name, text in serving.instructions(classifier).items():
@@ -76,7 +84,7 @@ def cli(argv: Sequence[str] | None = None) -> None:
         "Server": some(Check),
         "Data": [*some(Dataset), *some(Sources, TEST_DATA, test_examples=100)],
     }
-    app.launch(main, groups, argv)
+    app.launch(main, groups, argv, check=check)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,28 @@
 """What several command lines take besides the settings of a run, declared once."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from robust_tf import data, settings
+from robust_tf import data, evaluation, saved_models, sensors, settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.evaluation import Condition, InBits, Recorded, foreign
+from robust_tf.evaluation import libraries
 from robust_tf.evaluation.suites import TRIALS
 from robust_tf.perturbations import KINDS, all_kinds
 from robust_tf.runs.declaration import Run
 from robust_tf.runs.sources import Sources
-from robust_tf.saved_models import classifiers
-from robust_tf.sensors import Device, imaging
-from robust_tf.sensors.devices import is_device
+from robust_tf.saved_models.places import FILES, locate
+from robust_tf.sensors import is_device, is_sensor, is_sensor_file
 from robust_tf.settings import Declared, Setting, names, switch, whole
+
+if TYPE_CHECKING:
+    from robust_tf.evaluation import Condition
+    from robust_tf.saved_models import Classifier
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,16 +108,28 @@ class Model:
         ),
     ] = False
 
-    def load(self, argument: str = "model") -> classifiers.Classifier:
+    def check(self, argument: str = "model") -> None:
+        """Sees whether there is one, as far as that needs no TensorFlow.
+
+        Raises:
+            InvalidArgument: if none is named.
+            Unavailable: if it is no file and no SavedModel is there.
+        """
+        if not self.model:
+            raise InvalidArgument(argument, None, "the directory of a SavedModel")
+        if Path(self.model).suffix.lower() not in FILES:
+            locate(argument, self.model)
+
+    def load(self, argument: str = "model") -> Classifier:
         """Loads it.
 
         Raises:
             InvalidArgument: if none is named, or a signature or output has to be.
             Unavailable: if it is not there.
         """
-        if not self.model:
-            raise InvalidArgument(argument, None, "the directory of a SavedModel")
-        return classifiers.load(
+        self.check(argument)
+        assert self.model is not None
+        return saved_models.classifiers.load(
             self.model,
             signature=self.signature,
             output=self.output,
@@ -168,15 +185,15 @@ class Tests:
         Raises:
             InvalidArgument: if one is unknown.
         """
-        others = (_is_other, foreign.is_name, imaging.is_name)
+        others = (_is_other, libraries.is_name, is_sensor_file)
         asked = [name for name in self.eval if not any(is_other(name) for is_other in others)]
         for name in asked:
             if name not in ("auto", "all", *KINDS):
                 more = ["corrupted", "tfds:NAME", "npy:FOLDER", "png:FOLDER"]
-                more += [*(f"{library}:…" for library in foreign.LIBRARIES), "sensor:FILE"]
+                more += [*(f"{library}:…" for library in libraries.LIBRARIES), "sensor:FILE"]
                 expected = f"auto, all, {', '.join(more)}, or some of {', '.join(KINDS)}"
                 raise InvalidArgument("eval", name, expected)
-        of_sensor = perturb is not None and (imaging.is_name(perturb) or imaging.is_kind(perturb))
+        of_sensor = perturb is not None and (is_sensor_file(perturb) or is_sensor(perturb))
         kinds = [kind for kind in asked if kind not in ("auto", "all")]
         if "all" in asked or ("auto" in asked and (perturb in (None, "all") or of_sensor)):
             kinds = [*all_kinds(), *kinds]
@@ -200,7 +217,7 @@ class Tests:
             InvalidArgument: if a file is no defect map, or not one of such images.
             Unavailable: if one cannot be read.
         """
-        found = [Device.read(file).fitted(image_shape) for file in self.defects]
+        found = [sensors.Device.read(file).fitted(image_shape) for file in self.defects]
         if len(set(found)) < len(found):
             raise InvalidArgument("defects", self.defects, "files of different names or contents")
         return self.rounded(found)
@@ -215,15 +232,18 @@ class Tests:
             InvalidArgument: if there is no such perturbation, or two have one name.
             Unavailable: if a library is not installed, or a file cannot be read.
         """
-        names = dict.fromkeys(filter(imaging.is_name, self.eval))
-        sensors = self.rounded(imaging.read(name, "eval") for name in names)
-        for one in sensors:
+        from robust_tf.sensors import imaging
+
+        names = dict.fromkeys(filter(is_sensor_file, self.eval))
+        of_sensors = self.rounded(imaging.read(name, "eval") for name in names)
+        for one in of_sensors:
             one.check(like.image_shape)
-        return (*foreign.load_all(filter(foreign.is_name, self.eval), like), *sensors)
+        of_libraries = filter(libraries.is_name, self.eval)
+        return (*evaluation.foreign.load_all(of_libraries, like), *of_sensors)
 
     def rounded(self, tests: Iterable[Condition]) -> tuple[Condition, ...]:
         """The same in so many bits, where that is asked for."""
-        return tuple(InBits(one, self.bits) if self.bits else one for one in tests)
+        return tuple(evaluation.InBits(one, self.bits) if self.bits else one for one in tests)
 
     def other_images(
         self,
@@ -257,7 +277,11 @@ class Tests:
                 else [asked.removeprefix("tfds:")]
             )
         own: dict[str, Any] = {"test_examples": test_examples, "same_classes": same_classes}
-        read = [Recorded(*one) for name in files for one in data.load_files(name, like, **own)]
+        read = [
+            evaluation.Recorded(*one)
+            for name in files
+            for one in data.load_files(name, like, **own)
+        ]
         if len(set(read)) < len(read):
             raise InvalidArgument("eval", ",".join(self.eval), "folders of different names")
         tests, memory = [], like.test.room
@@ -265,11 +289,11 @@ class Tests:
             for name in dict.fromkeys(found):
                 split = data.load_test(name, like, data_dir=data_dir, memory=memory, **own)
                 memory -= split.bytes_in_memory
-                tests.append(Recorded(*kind_and_severity(name), split))
+                tests.append(evaluation.Recorded(*kind_and_severity(name), split))
         except InvalidArgument as error:
             raise error.with_value(f"{','.join(self.eval)} with {error.value}") from None
         all_others = (*tests, *read, *of_libraries)
-        in_bytes = [one for one in all_others if not isinstance(one, InBits)]
+        in_bytes = [one for one in all_others if not isinstance(one, evaluation.InBits)]
         if self.bits not in (None, 8) and in_bytes:
             problem = f"it is not for {in_bytes[0].kind} and the like, whose images have 8 bits"
             warnings.warn(f"--bits={self.bits}: {problem}", stacklevel=2)

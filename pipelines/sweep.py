@@ -1,30 +1,32 @@
 """What the experiments share: the flags and steps of a sweep; no command of its own."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pipelines import app, flags
 from pipelines.shared_flags import DryRun, ModelOutputs, some
 from robust_tf import data, machine, results, settings
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation.suites import TRIALS
-from robust_tf.executors.processes import LocalPool
-from robust_tf.executors.ray import Cluster, RayPool
+from robust_tf.executors.ray import Cluster
 from robust_tf.files import prepare_directory
-from robust_tf.paper import examples, figures
 from robust_tf.perturbations import all_kinds
-from robust_tf.runs import declaration, defaults, estimate, stages, sweeps
-from robust_tf.runs.budget import Budget, seconds_of
-from robust_tf.runs.experiments import Experiment, Selection, with_all_tests
+from robust_tf.runs import declaration, defaults
+from robust_tf.runs.budget import seconds_of
+from robust_tf.runs.experiments import Cell, Experiment, Selection, with_all_tests
 from robust_tf.runs.sources import Sources
-from robust_tf.runs.tasks import Task, plan, work
 from robust_tf.settings import Setting, choice, names, number, switch, whole, wholes
 from robust_tf.training import STRATEGIES
+
+if TYPE_CHECKING:
+    from robust_tf.runs.tasks import Task
 
 # How many models are printed.
 _SHOWN = 10
@@ -176,7 +178,21 @@ def launch(
     argv: Sequence[str] | None = None,
 ) -> None:
     """Runs the command line of an experiment."""
-    app.launch(main, _groups(experiment), argv, words=defaults.defaults_in_words())
+    words = defaults.defaults_in_words()
+    check = functools.partial(_check, experiment)
+    app.launch(main, _groups(experiment), argv, words=words, check=check)
+
+
+def _check(experiment: Experiment, values: flags.Values) -> None:
+    """Checks what the flags say of models and of what trains them."""
+    _cells(experiment, values)
+    settings.make(Execution, values.given).cluster(set(values.given))
+
+
+def _cells(experiment: Experiment, values: flags.Values) -> list[Cell]:
+    """The models that are asked for."""
+    selection = Selection(**values.of(("datasets", *experiment.selects)))
+    return experiment.cells(selection)
 
 
 def run(
@@ -191,9 +207,15 @@ def run(
         values: what the flags say.
         finish: what else to make of the tables, given the output directory.
     """
+    from robust_tf.executors.processes import LocalPool
+    from robust_tf.executors.ray import RayPool
+    from robust_tf.paper import examples, figures
+    from robust_tf.runs import estimate, stages, sweeps
+    from robust_tf.runs.budget import Budget
+    from robust_tf.runs.tasks import plan, work
+
     begun = time.monotonic()
-    selection = Selection(**values.of(("datasets", *experiment.selects)))
-    cells = experiment.cells(selection)
+    cells = _cells(experiment, values)
     all_tests = values.defaults.get("eval") is not None and values.eval == "all"
     if all_tests:
         cells = with_all_tests(cells)
@@ -282,6 +304,8 @@ def _load(sources: Sources, dataset: str) -> data.Data:
 
 
 def _list(tasks: list[Task], seconds: dict[str, float], workers: int, output_dir: Path) -> None:
+    from robust_tf.runs import sweeps
+
     left = 0.0
     for task in tasks:
         done = task.is_done(output_dir)

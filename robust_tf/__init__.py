@@ -13,12 +13,12 @@ Examples:
     TensorShape([2, 28, 28, 1])
 """
 
-import importlib as _importlib
 import os as _os
 import sys as _sys
 from typing import TYPE_CHECKING
 
 from robust_tf.errors import Unavailable as _Unavailable
+from robust_tf.faces import on_use as _on_use
 
 if TYPE_CHECKING:
     from robust_tf import data, layers, models, results, runs, saved_models, studies, training
@@ -62,27 +62,11 @@ def _set_environment() -> None:
 
 _set_environment()
 
-_PLACES = {
-    "Evaluator": "evaluation",
-    "Mixture": "perturbations",
-    "Perturbation": "perturbations",
-    "benchmark": "notebook",
-    "evaluate": "evaluation",
-    "fit": "notebook",
-    "load_model": "notebook",
-    "perturb": "perturbations",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Imports a name of `__all__` when it is first used: TensorFlow takes seconds."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    package = _importlib.import_module(f"{__name__}.{_PLACES.get(name, name)}")
-    value = globals()[name] = getattr(package, name) if name in _PLACES else package
-    return value
-
-
-def __dir__() -> list[str]:
-    """The names that a notebook needs, imported or not."""
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = _on_use(
+    __name__,
+    {
+        "evaluation": "Evaluator evaluate",
+        "notebook": "benchmark fit load_model",
+        "perturbations": "Mixture Perturbation perturb",
+    },
+)

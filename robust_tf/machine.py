@@ -5,9 +5,26 @@ import os
 import platform
 from pathlib import Path
 
-import tensorflow as tf
-
 from robust_tf.errors import Unavailable
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow and Keras without the lines that their C++ parts write while loading.
+
+    They come before TensorFlow's log level holds, and would bury an error of one line.
+
+    Raises:
+        ValueError: if Keras refuses a value of keras.json or of the environment.
+    """
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras  # noqa: F401
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def cores() -> int:
@@ -19,6 +36,8 @@ def cores() -> int:
 
 def threads() -> int:
     """The number of threads that TensorFlow computes an op with."""
+    import tensorflow as tf
+
     return tf.config.threading.get_intra_op_parallelism_threads() or cores()
 
 
@@ -32,6 +51,8 @@ def use_threads(threads: int) -> None:
     Raises:
         Unavailable: if something has been computed with another number.
     """
+    import tensorflow as tf
+
     try:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
@@ -42,6 +63,8 @@ def use_threads(threads: int) -> None:
 
 def share_gpus() -> None:
     """Takes GPU memory as needed instead of all; call it before anything is computed."""
+    import tensorflow as tf
+
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
 
@@ -90,6 +113,8 @@ def _numbers(path: Path) -> dict[str, int]:
 
 def name() -> str:
     """The name of the GPU, or else of the CPU: "NVIDIA H100" or "AMD EPYC, 2 cores"."""
+    import tensorflow as tf
+
     for gpu in tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
     cpu = platform.processor() or platform.machine()

@@ -19,6 +19,7 @@ import functools
 import inspect
 import itertools
 import math
+import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any
@@ -324,9 +325,8 @@ def check(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     checked = {}
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known)
             expected = f"one of the settings {', '.join(known)}"
-            if near:
+            if near := difflib.get_close_matches(name, known):
                 expected = f"a setting that there is, such as {', '.join(near)}"
             raise InvalidArgument(name, value, expected)
         checked[name] = known[name].setting.check(name, value)
@@ -385,10 +385,8 @@ def _make(kind: type, values: Mapping[str, Any], known: Mapping[str, Any], used:
                 arguments[field.name] = values[name]
         elif isinstance(declares, OneOf):
             used.add(field.name)
-            if field.name in values:
-                member = declares.members[values[field.name]]
-            else:
-                member = type(field.default)
+            chosen = values.get(field.name)
+            member = type(field.default) if chosen is None else declares.members[chosen]
             arguments[field.name] = _make(member, values, {}, used)
         elif isinstance(declares, Parsed):
             used.update(declares.settings)
@@ -424,7 +422,9 @@ def of_function(function: Callable) -> type:
 
     An instance is called as the function, with the arguments that are none.
     """
-    hints = typing.get_type_hints(function, include_extras=True)
+    own = function.__annotations__ | {"return": None}  # which may not be imported yet
+    holder = types.SimpleNamespace(__annotations__=own)
+    hints = typing.get_type_hints(holder, function.__globals__, include_extras=True)
     fields: list[tuple[str, Any, Any]] = []
     for name, parameter in inspect.signature(function).parameters.items():
         hint: Any = hints.get(name)

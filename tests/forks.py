@@ -116,7 +116,10 @@ class Forks:
 
 def _serve() -> None:
     # Nothing that computes: threads are not forked.
-    import pipelines  # noqa: F401, I001  (TensorFlow, as they import it)
+    import pipelines  # noqa: F401  (what they set in the environment)
+    from robust_tf import machine
+
+    machine.load_tensorflow()
     import matplotlib.pyplot  # noqa: F401
     import scipy.stats  # noqa: F401
     import seaborn  # noqa: F401

@@ -11,7 +11,7 @@ import pytest
 from robust_tf import results
 from robust_tf.errors import Unavailable
 from robust_tf.evaluation import Natural
-from robust_tf.results import tables
+from robust_tf.results import checked, tables
 from tests.test_results import trials, write_run
 
 
@@ -170,7 +170,7 @@ def test_a_column_of_the_users_has_no_rule(tmp_path, name):
 
     path = damaged_trials(tmp_path, add)
     table = results.trials.read(path)
-    assert len(table) == 7 and results.checked.is_whole(path)
+    assert len(table) == 7 and checked.is_whole(path)
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "{", "[]"])

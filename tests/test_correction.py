@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from robust_tf import saved_models
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.models.correction import ListCorrection, MedianFilter, OutlierCorrection
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import classifiers, conversion
-from robust_tf.sensors import correction
+from robust_tf.saved_models.targets import targets
+from robust_tf.sensors import HOW, correction
 from robust_tf.sensors.correction import GoodNeighbours
 
 SHAPES = st.tuples(st.integers(1, 7), st.integers(1, 7), st.sampled_from([1, 3]))
@@ -106,7 +107,7 @@ def _tables(good: GoodNeighbours):
     seed=st.integers(0, 10**6),
     shape=SHAPES,
     share=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
-    how=st.sampled_from(correction.HOW),
+    how=st.sampled_from(HOW),
 )
 def test_a_list_is_corrected_as_by_a_loop(seed, shape, share, how):
     rng = np.random.default_rng(seed)
@@ -197,7 +198,7 @@ def test_an_export_has_corrections_inside(exported, trained, sample, tmp_path):
     features = keras.Model(trained.input, trained.get_layer("logits").input)(corrected)
     answers = signatures["features"](images=tf.stack(images))
     np.testing.assert_allclose(answers["features"], features, atol=1e-4)
-    (litert,) = conversion.targets(["litert"], ["none"])
+    (litert,) = targets(["litert"], ["none"])
     conversion.convert(classifiers.load(folder), tmp_path / "both.tflite", litert, (28, 28, 1))
     answers = classifiers.load(tmp_path / "both.tflite")(tf.constant(images))
     np.testing.assert_allclose(answers, expected, atol=1e-5)

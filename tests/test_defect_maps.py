@@ -19,8 +19,7 @@ from robust_tf.perturbations import Mixture, Perturbation
 from robust_tf.results import defect_maps
 from robust_tf.saved_models import classifiers
 from robust_tf.seeds import fold_in, stream_seed
-from robust_tf.sensors import DefectMap, Device
-from robust_tf.sensors.maps import kinds_of_defects
+from robust_tf.sensors import DefectMap, Device, kinds_of_defects
 from robust_tf.training import Constant, Incremental, Recipe
 from tests.helpers import check_one_line, outcome
 

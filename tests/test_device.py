@@ -17,7 +17,7 @@ from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Natural, measures
 from robust_tf.perturbations import Mixture, Perturbation, mixtures
 from robust_tf.saved_models import classifiers, conversion, matched
-from robust_tf.saved_models.conversion import Target
+from robust_tf.saved_models.targets import Target, targets
 from robust_tf.studies import comparison, confusions, device, robustness, sensor_map
 from tests.helpers import FRUIT, SIDE, check_one_line, files, outcome, rows_data, rows_of, spec
 from tests.test_matching import save
@@ -33,8 +33,8 @@ FLOOR = {"deviation_floor": 0.125}
 REFERENCE = Target(**FLOOR)
 TARGETS = [
     REFERENCE,
-    *conversion.targets(FORMATS, ("none", "dynamic", "float16")),
-    *conversion.targets(FORMATS, ("int8",), **FLOOR),
+    *targets(FORMATS, ("none", "dynamic", "float16")),
+    *targets(FORMATS, ("int8",), **FLOOR),
     *(Target(quantize="int8", io=io, **FLOOR) for io in ("uint8", "int8")),
 ]
 SAMPLE = ("--data_source=sample", "--test_examples=60", "--trials=1", "--eval=hot")
@@ -281,10 +281,10 @@ def test_targets_that_are_not_allowed(given, message):
 
 
 def test_integers_as_inputs_are_for_some_targets():
-    found = conversion.targets(FORMATS, ("none", "int8"), io="int8")
+    found = targets(FORMATS, ("none", "int8"), io="int8")
     assert [target.io for target in found] == ["float", "int8", "float", "float"]
     with pytest.raises(InvalidArgument, match="io=uint8: expected float"):
-        conversion.targets(("onnx",), ("int8",), io="uint8")
+        targets(("onnx",), ("int8",), io="uint8")
 
 
 def test_a_converter_that_is_missing(tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ from robust_tf.paper.experiments import ABLATION, GRID, IMPACT
 from robust_tf.perturbations import KINDS, Kind
 from robust_tf.runs.experiments import Selection, with_all_tests
 from robust_tf.saved_models import classifiers
-from robust_tf.studies import confusions, standardization
+from robust_tf.studies import confusions
+from robust_tf.studies import experiments as of_studies
 from tests.helpers import carry_out, short
 
 
@@ -144,7 +145,7 @@ def test_a_new_kind_is_one_entry(monkeypatch, small, exported, folders, tmp_path
     assert str(run.perturbation).endswith(",dim=0.4:0.9")
     cells = with_all_tests(experiments.grid(Selection(datasets=("mnist",))))
     assert dict(cells[0].test_levels)["dim"] == (0.3, 0.6)
-    chosen = standardization.cells(Selection(perturbs=("dim",), strategies=("constant",)))
+    chosen = of_studies.standardization(Selection(perturbs=("dim",), strategies=("constant",)))
     assert [trained_with(cell)[2] for cell in chosen] == [None, 0.5] * 3
     found = confusions.measure(classifiers.load(exported), small, conditions[1:], trials=1, seed=0)
     assert set(found.changes["test_perturb"]) == {"dim"}

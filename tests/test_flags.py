@@ -14,7 +14,7 @@ from robust_tf import settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.paper.experiments import ABLATION, GRID, IMPACT
 from robust_tf.runs.declaration import Run
-from robust_tf.studies.standardization import EXPERIMENT
+from robust_tf.studies.experiments import STANDARDIZATION
 
 GROUPS = run_pipeline._groups()
 ALL = {one.name: one for group in GROUPS.values() for one in group}
@@ -174,7 +174,9 @@ def sample(one) -> str:
     return f"--{one.name}={texts.get(one.name, text)}"
 
 
-@pytest.mark.parametrize("experiment", [IMPACT, ABLATION, GRID, EXPERIMENT], ids=lambda e: e.name)
+@pytest.mark.parametrize(
+    "experiment", [IMPACT, ABLATION, GRID, STANDARDIZATION], ids=lambda e: e.name
+)
 def test_an_experiment_has_every_flag_of_a_run_but_those_that_it_decides(experiment):
     groups = sweep._groups(experiment)
     declared = {one.name: one for group in groups.values() for one in group}

@@ -20,6 +20,7 @@ from robust_tf.perturbations import Mixture, Perturbation
 from robust_tf.saved_models import classifiers
 from robust_tf.sensors import DefectMap, Defects, Device, Fleet, Input, Sensor, SensorDevice
 from robust_tf.sensors import fleet as fleets
+from robust_tf.sensors.asked import least_devices
 from robust_tf.studies import fleet as study
 from robust_tf.studies import limits, sensor_map
 from tests.helpers import check_one_line, outcome
@@ -159,7 +160,7 @@ def test_ranks_bound_quantiles_with_the_confidence(number, percent):
 
 @given(st.floats(0.002, 0.9))
 def test_the_fewest_devices_that_can_be_accepted(share):
-    least = fleets.least_devices(share)
+    least = least_devices(share)
     assert fleets.lower_rank(least, share) and not (
         least > 1 and fleets.lower_rank(least - 1, share)
     )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from robust_tf import data as data_lib
 from robust_tf import runs
-from robust_tf.data import picture_files, pictures
+from robust_tf.data import listings, picture_files
 from robust_tf.data.splitting import ranked, stratified
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.runs.sources import Sources
@@ -227,9 +227,9 @@ def test_images_are_grey_where_all_pictures_are(tmp_path, color):
 
 def test_pictures_are_read_when_they_are_used(photos, monkeypatch):
     """A few ahead, in order, by several threads."""
-    read, opened = pictures.read, []
-    monkeypatch.setattr(pictures, "read", lambda *args: (opened.append(args[0]), read(*args))[1])
-    monkeypatch.setattr(pictures.machine, "cores", lambda: 2)
+    read, opened = listings.read, []
+    monkeypatch.setattr(listings, "read", lambda *args: (opened.append(args[0]), read(*args))[1])
+    monkeypatch.setattr(listings.machine, "cores", lambda: 2)
     listing = data_lib.Pictures(image_size=(8, 8)).find(f"folder:{photos}")
     assert not opened
     examples = listing.iterate("train")
@@ -244,7 +244,7 @@ def test_pictures_are_read_when_they_are_used(photos, monkeypatch):
 def test_a_bar_says_what_takes_long(photos, monkeypatch, capsys):
     load(photos)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(pictures, "_PATIENCE", 0)
+    monkeypatch.setattr(listings, "_PATIENCE", 0)
     load(photos)
     lines = capsys.readouterr().err.splitlines()
     verbs = [line.partition(":")[0] for line in lines]

@@ -1,8 +1,10 @@
 """The arrows of the layout: who may import whom, read from the files and not by importing."""
 
 import ast
+import importlib
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # In the order in which an image meets them: a package may import what is above it. Those of
 # one line do not import each other.
 ORDER = (
-    ("errors", "files", "machine", "progress", "seeds", "settings", "xla"),
+    ("errors", "faces", "files", "machine", "progress", "seeds", "settings", "xla"),
     ("data",),
     ("perturbations",),
     ("sensors",),
@@ -128,21 +130,19 @@ def cycles(found: dict[str, set[str]]) -> list[str]:
     return sorted(" > ".join([*path, path[0]]) for path in ways if path and path[0] == min(path))
 
 
-def offered(face: Path) -> tuple[str | None, set[str], list[str] | None]:
-    """A face's docstring, the names that it makes, and its `__all__`."""
+def offered(face: Path) -> tuple[str | None, dict[str, str], list[str] | None]:
+    """A face's docstring, the places of the names that type checkers see, and its `__all__`."""
     tree = ast.parse(face.read_text())
-    names: set[str] = set()
+    places: dict[str, str] = {}
     listed = None
     for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            names |= {name.asname or name.name for name in node.names}
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            if node.targets[0].id == "__all__":
-                listed = ast.literal_eval(node.value)
-            names.add(node.targets[0].id)
-    return ast.get_docstring(tree), names - {"__all__"}, listed
+        if isinstance(node, ast.ImportFrom) and package_of(node.module) not in (None, *GROUND):
+            places |= {name.name: node.module for name in node.names}
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            places |= {name.name: one.module for one in node.body for name in one.names}
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            listed = ast.literal_eval(node.value)
+    return ast.get_docstring(tree), places, listed
 
 
 def test_every_package_has_its_place_in_the_order():
@@ -166,10 +166,23 @@ def test_each_library_and_flag_is_known_in_one_place():
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_has_a_face(package):
-    docstring, names, listed = offered(ROOT / "robust_tf" / package / "__init__.py")
+    docstring, places, listed = offered(ROOT / "robust_tf" / package / "__init__.py")
     assert docstring, "no docstring"
     assert listed is not None, "no __all__"
-    assert set(listed) == names and len(set(listed)) == len(listed)
+    assert sorted(listed) == sorted(places)
+    assert_hands_out(importlib.import_module(f"robust_tf.{package}"), places)
+
+
+def assert_hands_out(face: types.ModuleType, places: dict[str, str]) -> None:
+    """A face's names are what type checkers take them for, and nothing else is handed out."""
+    for name, place in places.items():
+        assert getattr(face, name) is getattr(importlib.import_module(place), name)
+        assert not (ROOT / place.replace(".", "/") / f"{name}.py").exists() or (
+            getattr(face, name) is sys.modules[f"{place}.{name}"]
+        ), f"{name} is a module of {face.__name__}, too"
+    assert set(places) <= set(dir(face))
+    with pytest.raises(AttributeError, match=f"module '{face.__name__}' has no attribute 'no'"):
+        face.no  # noqa: B018
 
 
 @pytest.mark.parametrize("ground", GROUND)
@@ -188,7 +201,8 @@ def test_wrong_arrows_are_found(tmp_path):
         "robust_tf/__init__.py": "from robust_tf.data import load",
         "robust_tf/errors.py": "import robust_tf.xla",
         "robust_tf/xla.py": "def late():\n    from robust_tf import errors",
-        "robust_tf/data/__init__.py": "from robust_tf.data.tfds import load\n__all__ = []",
+        "robust_tf/data/__init__.py": "if TYPE_CHECKING:\n"
+        "    from robust_tf.data.tfds import load\n__all__ = []",
         "robust_tf/data/tfds.py": "from robust_tf import models, xla\nimport numpy as np",
         "robust_tf/models/__init__.py": "from robust_tf.data import load\nimport ray.util",
         "robust_tf/runs/__init__.py": "import absl.flags, fsspec\nfrom pipelines import run, app",
@@ -219,8 +233,16 @@ def test_wrong_arrows_are_found(tmp_path):
         "robust_tf.data > robust_tf.data.tfds > robust_tf.models > robust_tf.data",
         "robust_tf.errors > robust_tf.xla > robust_tf.errors",
     ]
-    assert offered(tmp_path / "robust_tf/data/__init__.py") == (None, {"load"}, [])
-    assert offered(tmp_path / "robust_tf/paper/__init__.py") == ("Paper.", {"train"}, None)
+    assert offered(tmp_path / "robust_tf/data/__init__.py") == (
+        None,
+        {"load": "robust_tf.data.tfds"},
+        [],
+    )
+    assert offered(tmp_path / "robust_tf/paper/__init__.py") == (
+        "Paper.",
+        {"train": "robust_tf.runs"},
+        None,
+    )
 
 
 def test_the_library_offers_few_names():
@@ -239,13 +261,9 @@ def test_the_library_offers_few_names():
 
 
 def test_type_checkers_know_them():
-    tree = ast.parse((ROOT / "robust_tf/__init__.py").read_text())
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    assert ast.unparse(block.test) == "TYPE_CHECKING"
-    names = {name.name: node.module for node in block.body for name in node.names}
-    assert sorted(names) == rt.__all__
-    for name, module in names.items():
-        assert getattr(rt, name) is getattr(sys.modules[module], name)
+    _, places, listed = offered(ROOT / "robust_tf/__init__.py")
+    assert sorted(places) == listed == rt.__all__
+    assert_hands_out(rt, places)
 
 
 def test_importing_the_library_does_not_import_tensorflow():

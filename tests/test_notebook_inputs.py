@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 import robust_tf as rt
-from robust_tf import models, saved_models
+from robust_tf import saved_models
 from robust_tf.data.classes import in_order
 from robust_tf.errors import InvalidArgument
+from robust_tf.models import adapted
 from robust_tf.notebook import Scorecard, fitting
 
 
@@ -146,8 +147,8 @@ def test_one_score_stays_one_score(form):
         dense = keras.layers.Dense(1, use_bias=False)
         model = keras.Sequential([*model.layers[:-1], dense, keras.layers.Activation("sigmoid")])
         model.build((None, 4, 4, 1))
-    network = models.adapted.adapted(model, (4, 4, 1))
-    trained = models.adapted.wrapped(network, 2, name="two")
+    network = adapted.adapted(model, (4, 4, 1))
+    trained = adapted.wrapped(network, 2, name="two")
     for weight in trained.layers[-1].weights:
         weight.assign(np.random.default_rng(2).normal(0, 1, weight.shape))
     images = small_images().astype("float32")

@@ -277,7 +277,7 @@ def test_a_frozen_network_runs_in_inference_mode(nets, small):
     x = keras.layers.SpatialDropout1D(0.5)(keras.layers.Reshape((4, 196))(x))
     x = keras.layers.BatchNormalization()(keras.layers.Flatten()(x))
     own = keras.Model(images, keras.layers.Dense(3)(x))
-    network = models.adapted.adapted(own, (28, 28, 1))
+    network = adapted.adapted(own, (28, 28, 1))
     wrapped = models.wrapped(network, 3, name="own")
     batch = small.train.images_at(tf.range(8))
     for frozen in (True, False):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from robust_tf.data import picture_files
+from robust_tf.data.names import RESIZES
 
 H, W = 12, 17
 
@@ -174,7 +175,7 @@ def test_cropping_and_padding_are_keras_own(tmp_path, resize, height, width):
     assert np.abs(ours - theirs)[inner].mean() <= 4
 
 
-@pytest.mark.parametrize("resize", picture_files.RESIZES)
+@pytest.mark.parametrize("resize", RESIZES)
 def test_all_ways_to_resize_keep_what_fits(tmp_path, resize):
     save(tmp_path / "a.png", colours())
     own = picture_files.read(tmp_path / "a.png", (H, W, 3), resize)

@@ -358,9 +358,9 @@ def test_a_machine_that_does_not_see_a_directory_is_refused(nodes, hidden):
 
 
 def test_a_machine_with_other_versions_is_refused():
-    refusal = ray._carry_out([None], None, {}, {**ray._VERSIONS, "keras": "1.2"})
+    refusal = ray._carry_out([None], None, {}, {**ray._versions(), "keras": "1.2"})
     assert refusal.argument == "ray_address"
-    assert f" has keras {ray._VERSIONS['keras']}; expected 1.2, as on the" in refusal.problem
+    assert f" has keras {ray._versions()['keras']}; expected 1.2, as on the" in refusal.problem
 
 
 def test_a_task_whose_workers_die_is_given_up(nodes, outputs, forks, tmp_path):

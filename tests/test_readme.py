@@ -81,7 +81,7 @@ def groups_of(monkeypatch):
         monkeypatch.setattr(
             app,
             "launch",
-            lambda main, groups, argv=None, *, arguments=None, words=None: asked.append(
+            lambda main, groups, argv=None, *, arguments=None, **_: asked.append(
                 (groups, arguments is not None)
             ),
         )

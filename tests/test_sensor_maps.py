@@ -14,6 +14,7 @@ from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import measures
 from robust_tf.saved_models import classifiers
+from robust_tf.sensors import defect_value
 from robust_tf.studies import sensor_map
 from tests.helpers import check_one_line, outcome
 
@@ -158,7 +159,7 @@ def test_maps_of_different_things_have_folders_of_their_own(exported, small, tmp
 @pytest.mark.parametrize("defect", ["rain", "1.5", "-1", "nan"])
 def test_defects_that_are_none(command, defect):
     with pytest.raises(InvalidArgument, match="expected hot, dead, or a value from 0 to 1"):
-        sensor_map.defect_value(defect)
+        defect_value(defect)
     if defect == "rain":
         done = command("--defect=rain", pipeline="pipelines.sensor_map")
         check_one_line(done, 2, "--defect=rain: expected hot, dead, or a value from 0 to 1")

@@ -5,7 +5,7 @@ import pytest
 from robust_tf import results
 from robust_tf.errors import InvalidArgument
 from robust_tf.runs.experiments import Selection
-from robust_tf.studies import standardization
+from robust_tf.studies import experiments, standardization
 
 # Natural accuracy, then under hot 2 and noise 0.05, by training and standardisation.
 ACCURACIES = {
@@ -88,17 +88,17 @@ def test_there_is_a_report_of_nothing(tmp_path):
 
 
 def test_the_experiment():
-    cells = standardization.cells(Selection())
+    cells = experiments.standardization(Selection())
     assert len(cells) == 3 * 16
     assert {cell.settings["standardize"] for cell in cells} == {"pixel", "global", "none"}
     assert all(len(cell.test_levels) == 5 for cell in cells)
-    fewer = standardization.cells(Selection(strategies=("constant",), perturbs=("hot",)))
+    fewer = experiments.standardization(Selection(strategies=("constant",), perturbs=("hot",)))
     assert [cell.settings.get("strategy", "natural") for cell in fewer] == [
         "natural",
         "constant",
     ] * 3
     with pytest.raises(InvalidArgument, match="perturbs=rain"):
-        standardization.cells(Selection(perturbs=("rain",)))
+        experiments.standardization(Selection(perturbs=("rain",)))
 
 
 SMALL = (

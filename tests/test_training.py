@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import importlib
 
 import keras
 import numpy as np
@@ -21,6 +20,7 @@ from robust_tf.training import (
     Recipe,
     compile_model,
     fit,
+    fitting,
 )
 from tests.helpers import assert_same_weights, weights
 
@@ -234,8 +234,7 @@ def test_steps_at_once_divide_the_epoch(steps, at_once):
 
 def test_steps_at_once_change_nothing(small, undisturbed, monkeypatch, capsys):
     together, history = undisturbed
-    module = importlib.import_module("robust_tf.training.fit")  # the package has the function
-    monkeypatch.setattr(module, "_STEPS_AT_ONCE", 1)
+    monkeypatch.setattr(fitting, "_STEPS_AT_ONCE", 1)
     one_by_one, expected = train(small, label="training")
     assert "| 25/25 [" in capsys.readouterr().err
     assert_same_weights(together, one_by_one)

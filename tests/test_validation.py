@@ -1,7 +1,6 @@
 """Held-out training images, early stopping and weights of classes."""
 
 import dataclasses
-import sys
 
 import keras
 import numpy as np
@@ -14,7 +13,7 @@ from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import Perturbation
 from robust_tf.results import figures
-from robust_tf.training import Adam, Backup, Constant, Natural, Recipe, fit
+from robust_tf.training import Adam, Backup, Constant, Natural, Recipe, fit, fitting
 from robust_tf.training.validation import balanced, division
 from tests.helpers import assert_same_weights, short, weights
 
@@ -238,7 +237,7 @@ def test_the_step_of_each_device_ends_early_too(small):
     steps = other.steps_per_epoch
     training.compile_model(other.model, asked, steps_per_epoch=steps)
     callbacks = [*other.callbacks, other.validation]
-    history = sys.modules["robust_tf.training.fit"]._fit_on_devices(other, callbacks, asked.epochs)
+    history = fitting._fit_on_devices(other, callbacks, asked.epochs)
     assert len(history.epoch) == len(alone) < asked.epochs
     np.testing.assert_allclose(history.history["val_loss"], alone["val_loss"], rtol=1e-5)
     assert_same_weights(other.model, whole.model)

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from robust_tf.data.classes import check_labels, in_order, listed
+from robust_tf.data.names import TEST_FRACTION
 from robust_tf.data.pictures import Pictures
 from robust_tf.data.splits import Data, Split
-from robust_tf.data.splitting import TEST_FRACTION, UNDRAWN, stratified
+from robust_tf.data.splitting import UNDRAWN, stratified
 from robust_tf.errors import InvalidArgument, one_line
 
 

@@ -4,15 +4,20 @@ Classes are known by their names, whatever their order and however Unicode write
 TFDS gives a dataset without names the numbers from 0 on; they name nothing.
 """
 
+from __future__ import annotations
+
+import math
 import os
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from robust_tf.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Names of a list that a message shows, and characters of each.
 _SHOWN = 4
@@ -30,7 +35,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 def is_number(text: str) -> bool:
     """Whether a text is a finite number."""
     try:
-        return bool(np.isfinite(float(text)))
+        return math.isfinite(float(text))
     except ValueError:
         return False
 

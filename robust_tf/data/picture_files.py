@@ -23,8 +23,6 @@ DAMAGED = f"which are no {FORMATS} or are damaged"
 _TOO_LARGE = "which have more than {:,} pixels"
 # Pillow's names of them; of a JPEG with others behind it (MPO) the first is read.
 _PLUGINS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-# What `resize` may be: how a picture gets the aspect ratio of the images.
-RESIZES = ("crop", "pad", "squash")
 _ORIENTATION = 0x0112
 # Values of it where height and width change places.
 _ON_ITS_SIDE = range(5, 9)
@@ -97,8 +95,8 @@ def read(path: os.PathLike, shape: tuple[int, int, int], resize: str) -> np.ndar
     Args:
         path: the file.
         shape: (H, W, C) of the image to make; C is 1 or 3.
-        resize: one of `RESIZES`. crop: its centre, with the aspect ratio of the image; pad: all
-            of it, with black beside or above and below; squash: all of it, distorted.
+        resize: one of `names.RESIZES`. crop: its centre, with the aspect ratio of the image;
+            pad: all of it, with black beside or above and below; squash: all of it, distorted.
 
     Returns:
         uint8 array of that shape; None if the file is no picture, or damaged.

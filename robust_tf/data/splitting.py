@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from robust_tf.data.names import TEST_FRACTION
 from robust_tf.seeds import stream_int
 
-TEST_FRACTION = 0.2
 # What is expected where a drawn test split would be empty.
 UNDRAWN = "two {0}s or more of a class, of which one is for testing; each has one alone"
 

@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import dataclasses
 import functools
 import math
 import multiprocessing
@@ -11,7 +10,6 @@ import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import requests
@@ -24,68 +22,48 @@ from robust_tf.data.splits import Data, Split, chunk_size, without_autotuning
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.files import digest, for_tensorflow
 from robust_tf.progress import Bar
-from robust_tf.settings import Setting
 
 # Seconds until a host that does not answer counts as out of reach.
 _PROBE_SECONDS = 8.0
 # Seconds until a bar says what takes so long.
 _PATIENCE = 3.0
 
-DataDir = Annotated[
-    str | None,
-    Setting(
-        "TFDS's data directory.",
-        expected="a directory",
-        parse=lambda value: value and value.removeprefix("file://"),
-        default="TFDS_DATA_DIR, or else ~/tensorflow_datasets",
-    ),
-]
 
-
-@dataclasses.dataclass(frozen=True)
-class Tfds:
-    """Datasets that TFDS has prepared, or can download and prepare.
+def load(dataset: str, data_dir: str | None, memory: float) -> Data:
+    """Loads a dataset; prepares it first where that was not done.
 
     Args:
-        data_dir: TFDS's directory; by default `TFDS_DATA_DIR`, or else TFDS's own default.
+        dataset: a TFDS dataset with uint8 images of one size and integer labels.
+        data_dir: TFDS's directory; None for its default.
+        memory: how many bytes the images may take; a split that does not fit stays on disk.
+
+    Raises:
+        InvalidArgument: if the name is unknown or the dataset has another form.
+        Unavailable: if the data are corrupt, or not prepared and out of reach.
     """
-
-    data_dir: DataDir = None
-
-    def load(self, dataset: str, memory: float = math.inf) -> Data:
-        """Loads a dataset; prepares it first where that was not done.
-
-        Args:
-            dataset: a TFDS dataset with uint8 images of one size and integer labels.
-            memory: how many bytes the images may take; a split that does not fit stays on disk.
-
-        Raises:
-            InvalidArgument: if the name is unknown or the dataset has another form.
-            Unavailable: if the data are corrupt, or not prepared and out of reach.
-        """
-        builder = open_builder(dataset, self.data_dir)
-        if problem := prepare(builder, self.data_dir):
-            raise Unavailable(
-                "dataset",
-                dataset,
-                f"{problem}; prepare it where there is a network "
-                f"(`tfds build {dataset}`) and name that directory by --data_dir",
-            )
-        test = name_of_test_split(builder)
-        if "train" not in builder.info.splits or test is None:
-            raise InvalidArgument(
-                "dataset",
-                dataset,
-                f"a TFDS dataset with splits train and test; it has {list(builder.info.splits)}",
-            )
-        train = read_split(builder, "train", self.data_dir, memory)
-        return Data(
-            name=dataset,
-            source="tfds",
-            train=train,
-            test=read_split(builder, test, self.data_dir, train.room),
-            label_names=tuple(builder.info.features["label"].names),
+    builder = open_builder(dataset, data_dir)
+    if problem := prepare(builder, data_dir):
+        raise Unavailable(
+            "dataset",
+            dataset,
+            f"{problem}; prepare it where there is a network "
+            f"(`tfds build {dataset}`) and name that directory by --data_dir",
         )
+    test = name_of_test_split(builder)
+    if "train" not in builder.info.splits or test is None:
+        raise InvalidArgument(
+            "dataset",
+            dataset,
+            f"a TFDS dataset with splits train and test; it has {list(builder.info.splits)}",
+        )
+    train = read_split(builder, "train", data_dir, memory)
+    return Data(
+        name=dataset,
+        source="tfds",
+        train=train,
+        test=read_split(builder, test, data_dir, train.room),
+        label_names=tuple(builder.info.features["label"].names),
+    )
 
 
 def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

@@ -250,11 +250,6 @@ def load(name: str, like: Data) -> tuple[Foreign, ...]:
     return tuple(found)
 
 
-def is_name(name: str) -> bool:
-    """Whether a name is of a perturbation of another library, whether it is there or not."""
-    return ":" in name and name.partition(":")[0] in LIBRARIES
-
-
 def load_all(names: Iterable[str], like: Data) -> tuple[Foreign, ...]:
     """The tests that several names ask for, each once; arguments, result and errors as of `load`.
 

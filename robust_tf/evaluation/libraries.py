@@ -3,6 +3,8 @@
 Each is imported when it is first asked for; how conditions are made of them is not known here.
 """
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import json
@@ -13,16 +15,17 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from robust_tf.errors import InvalidArgument, Unavailable
 
+if TYPE_CHECKING:
+    import numpy as np
+
 # From an image, uint8 [H, W, 3], and a seed to the perturbed image.
-Perturb = Callable[[np.ndarray, int], Any]
+Perturb: TypeAlias = "Callable[[np.ndarray, int], Any]"
 # The name in tables, what identifies the configuration, and what perturbs at each level.
-Found = tuple[str, Any, Mapping[float, Perturb]]
+Found: TypeAlias = "tuple[str, Any, Mapping[float, Perturb]]"
 
 
 def _read(library: str, name: str, endings: tuple[str, ...]) -> tuple[str, dict[str, Any]]:
@@ -144,6 +147,8 @@ def _mend(corruptions: Any) -> None:
     Its last release is of 2021. `float_` and `multichannel` were renamed; and `random_noise`
     followed NumPy's global seed.
     """
+    import numpy as np
+
     skimage = {name: imported(f"skimage.{name}") for name in ("color", "filters", "util")}
 
     def gaussian(image: np.ndarray, sigma: float, multichannel: bool = False, **more: Any) -> Any:
@@ -166,3 +171,8 @@ LIBRARIES: dict[str, Callable[[str], Found]] = {
     "albumentations": _albumentations,
     "imagecorruptions": _imagecorruptions,
 }
+
+
+def is_name(name: str) -> bool:
+    """Whether a name is of a perturbation of another library, whether it is there or not."""
+    return ":" in name and name.partition(":")[0] in LIBRARIES

@@ -23,11 +23,10 @@ from robust_tf.data.recorded import LABELS, MANIFEST
 from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation.conditions import trial_seed
 from robust_tf.evaluation.evaluator import batch_size
+from robust_tf.evaluation.names import FORMATS
 from robust_tf.files import file_name, new_folder, writing_to
 from robust_tf.perturbations import KINDS, Perturbation, example_seeds
 from robust_tf.progress import Bar
-
-FORMATS = ("npy", "png", "tfds")
 
 
 def perturbed(data: Data, condition: Perturbation, *, seed: int = 0, trial: int = 0) -> np.ndarray:

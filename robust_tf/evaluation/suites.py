@@ -3,10 +3,12 @@
 Source: Cavey, Dolan and Stock (2020), sections V and VI.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable
 
-from robust_tf.evaluation.conditions import Condition, InBits, Natural
 from robust_tf.perturbations import KINDS, Perturbation
+from robust_tf.perturbations.condition import Condition
 
 # Passes over the test set per random condition.
 TRIALS = 25
@@ -35,6 +37,8 @@ def conditions_at(
     bits: int | None = None,
 ) -> tuple[Condition, ...]:
     """Tests at levels by kind, natural images first; arguments and result as above."""
+    from robust_tf.evaluation.conditions import InBits, Natural
+
     perturbations = (
         Perturbation(kind, level, channel_blur and kind == "blur")
         for kind, own in levels

@@ -107,10 +107,10 @@ def _context(function: Callable) -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     while isinstance(function, functools.partial):
         function = function.func
-    command = sys.modules["__main__"].__spec__
-    package = [command.parent] if command and command.parent else []
+    # Where this process has TensorFlow, those that carry out tasks need it.
+    quietly = ["robust_tf.executors.preload"] if "tensorflow" in sys.modules else []
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*package, function.__module__])
+    context.set_forkserver_preload([*quietly, function.__module__])
     # Ctrl-C is for this process; starting the tracker later would unblock it again.
     multiprocessing.resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

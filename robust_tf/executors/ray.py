@@ -19,9 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-import tensorflow as tf
-
 import robust_tf
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.executors.processes import attempt
@@ -35,10 +32,6 @@ _RETRIES = 3
 _CONNECT_SECONDS = 30  # of which a busy machine needs some to import Ray
 # A folder by which other machines see whether they share a directory.
 _MARK = ".cluster-"
-# What must be the same everywhere for the same numbers.
-_VERSIONS = {"robust_tf": robust_tf.__version__, "tensorflow": tf.__version__} | {
-    "keras": keras.__version__
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +74,16 @@ class Cluster:
         if self.memory is not None:
             request["memory"] = ("memory", self.memory, self.memory * 2**30)
         return request
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """What must be the same everywhere for the same numbers, by package."""
+    import keras
+    import tensorflow as tf
+
+    packages: dict[str, Any] = {"robust_tf": robust_tf, "tensorflow": tf, "keras": keras}
+    return {name: package.__version__ for name, package in packages.items()}
 
 
 class RayPool:
@@ -171,7 +174,7 @@ class RayPool:
     def submit(self, task: Any) -> None:
         """Begins a task, or goes on with it after its last whole epoch."""
         marks = {key: path / self._mark for key, path in self._directories.items()}
-        self._running[self._remote.remote(self._call, task, marks, _VERSIONS)] = task
+        self._running[self._remote.remote(self._call, task, marks, _versions())] = task
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Waits until a task has ended, or for some time.
@@ -353,8 +356,8 @@ def _carry_out(
 
     here = ray.util.get_node_ip_address()
     for package, version in versions.items():
-        if _VERSIONS[package] != version:
-            problem = f"{here} has {package} {_VERSIONS[package]}; expected {version}, as on the "
+        if _versions()[package] != version:
+            problem = f"{here} has {package} {_versions()[package]}; expected {version}, as on the "
             return _Refusal("ray_address", f"{problem}machine that began this")
     for argument, mark in marks.items():
         if not mark.exists():

@@ -21,9 +21,6 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.files import (
     digest,
@@ -135,6 +132,8 @@ def _places(directories: Mapping[str, str]) -> dict[str, "_Place"]:
 
 
 def _place(argument: str, url: str) -> "_Place":
+    import fsspec
+
     protocol = url.partition("://")[0]
     if protocol == "memory":
         warnings.warn(f"{argument}={url} ends with this process", stacklevel=2)
@@ -274,6 +273,8 @@ class _Place:
         self._note(name, {path: [digest]})
 
     def _put(self, name: str, path: str, content: bytes) -> None:
+        from fsspec.implementations.local import LocalFileSystem
+
         path = self._at(name, path)
         self.system.makedirs(path.rpartition("/")[0], exist_ok=True)
         if isinstance(self.system, LocalFileSystem):  # its transactions ignore the umask

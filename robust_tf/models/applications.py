@@ -11,8 +11,8 @@ import numpy as np
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.models.adapted import ImageShape, Unfit, adapted
 from robust_tf.models.layers import ReversedChannels
+from robust_tf.models.names import APPLICATION
 
-PREFIX = "keras.applications:"
 # Layers that may have other names: a last one for other classes, and those that Keras numbers.
 _ANYWHERE = (keras.layers.Dense, keras.layers.Normalization)
 
@@ -61,7 +61,7 @@ def _with_top(base: keras.Model, classes: int) -> keras.Model:
 def _function_of(name: str) -> Any:
     known = [one for one in dir(keras.applications) if one[:1].isupper()]
     if name not in known:
-        raise InvalidArgument("model", f"{PREFIX}{name}", f"a name of {', '.join(known)}")
+        raise InvalidArgument("model", f"{APPLICATION}{name}", f"a name of {', '.join(known)}")
     return getattr(keras.applications, name)
 
 

@@ -13,10 +13,8 @@ from robust_tf.models.layers import (
     Standardization,
     WithMirrored,
 )
+from robust_tf.models.names import STANDARDIZATIONS
 from robust_tf.seeds import stream_int
-
-STANDARDIZATIONS = ("pixel", "global", "none")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 _BATCH_NORM_EPSILON = 1e-5
 _BATCH_NORM_MOMENTUM = 0.9
@@ -130,7 +128,7 @@ def classifier(
         classes: number of classes.
         name: the model's name.
         mirror: as in `inputs`.
-        precision: one of `PRECISIONS`.
+        precision: one of `names.PRECISIONS`.
         seed: decides the initial weights.
     """
     x = keras.layers.Flatten(dtype=precision, name="flatten")(x)

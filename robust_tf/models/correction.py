@@ -13,6 +13,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.models.keras_settings import keras_defaults
 from robust_tf.sensors import correction
 from robust_tf.sensors.correction import GoodNeighbours
+from robust_tf.sensors.names import HOW, THRESHOLD
 
 
 class Correction(keras.layers.Layer):
@@ -53,7 +54,7 @@ class OutlierCorrection(Correction):
 
     kind = "outlier"
 
-    def __init__(self, threshold: float = correction.THRESHOLD, **kwargs):
+    def __init__(self, threshold: float = THRESHOLD, **kwargs):
         """See the class."""
         super().__init__(**kwargs)
         if not (math.isfinite(threshold) and 0 <= threshold <= 1):
@@ -92,8 +93,8 @@ class ListCorrection(Correction):
         """See the class."""
         super().__init__(**kwargs)
         self.defects = [list(map(int, one)) for one in defects]
-        if how not in correction.HOW:
-            raise InvalidArgument("how", how, " or ".join(correction.HOW))
+        if how not in HOW:
+            raise InvalidArgument("how", how, " or ".join(HOW))
         self.how = how
 
     def build(self, input_shape: tuple) -> None:

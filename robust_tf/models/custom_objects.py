@@ -14,7 +14,9 @@ from typing import Any
 
 import keras
 
+import robust_tf.layers  # noqa: F401  (of which models may have some, as of the next)
 from robust_tf.errors import Unavailable, one_line
+from robust_tf.models import correction, layers  # noqa: F401
 
 _KINDS = (
     keras.layers.Layer,

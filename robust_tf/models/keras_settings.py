@@ -3,8 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 
-import keras
-
 # What keras.json, the environment and `keras.config` may change, as Keras comes.
 _AS_IT_COMES = {
     "floatx": "float32",
@@ -22,6 +20,8 @@ def keras_defaults() -> Iterator[None]:
 
     Afterwards the user's settings are as they were.
     """
+    import keras
+
     config = keras.config
     known = [name for name in _AS_IT_COMES if hasattr(config, name)]  # not all in Keras 3.11
     before = {name: getattr(config, name)() for name in known}

@@ -4,17 +4,20 @@ Each takes `(image_shape, classes, *, <own settings>, standardize, precision, mi
 returns a functional model. `MODELS` has them by name; what trains them is not known here.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
-from typing import Annotated
-
-import keras
+from typing import TYPE_CHECKING, Annotated
 
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument
-from robust_tf.models import blocks
 from robust_tf.models.keras_settings import keras_defaults
+from robust_tf.models.names import PRECISIONS
 from robust_tf.settings import Setting, choice, number, switch, whole
+
+if TYPE_CHECKING:
+    import keras
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "elu", "gelu", "silu")
 
@@ -56,6 +59,8 @@ def mnist_cnn(
     seed: int = 0,
 ) -> keras.Model:
     """Figure 1 of the paper: one convolution with a large kernel; see `build`."""
+    from robust_tf.models import blocks
+
     images, x = blocks.inputs(image_shape, standardize=standardize, mirror=mirror)
     x = blocks.convolution(
         x,
@@ -89,6 +94,8 @@ def cifar10_cnn(
     seed: int = 0,
 ) -> keras.Model:
     """Figure 2 of the paper: pairs of convolutions, each followed by pooling; see `build`."""
+    from robust_tf.models import blocks
+
     images, x = blocks.inputs(image_shape, standardize=standardize, mirror=mirror)
     i = 0
     for filters in (64, 128, 256, 512):
@@ -129,6 +136,10 @@ def compact(
     after a convolution, which is less work than after the activation; of the last pixels, only
     the largest value of each channel goes on.
     """
+    import keras
+
+    from robust_tf.models import blocks
+
     images, x = blocks.inputs(image_shape, standardize=standardize, mirror=mirror)
     rows = [(32, ""), (64, "pool"), (128, "pool"), (128, "add"), (256, "pool"), (256, "add")]
     for i, (filters, special) in enumerate(rows, start=1):
@@ -175,6 +186,10 @@ def wide_resnet(
     convolution, with dropout before the second one; a 1×1 convolution on the shortcut where
     the number of channels changes. The initial weights are Glorot's, as in the other networks.
     """
+    import keras
+
+    from robust_tf.models import blocks
+
     _DEPTH.check("depth", depth)
     activate = functools.partial(blocks.activated, precision=precision)
     convolve = functools.partial(blocks.convolution, precision=precision, seed=seed)
@@ -236,8 +251,8 @@ def build(
     """
     if name not in MODELS:
         raise InvalidArgument("model", name, f"one of {', '.join(MODELS)}")
-    if precision not in blocks.PRECISIONS:
-        raise InvalidArgument("precision", precision, f"one of {', '.join(blocks.PRECISIONS)}")
+    if precision not in PRECISIONS:
+        raise InvalidArgument("precision", precision, f"one of {', '.join(PRECISIONS)}")
     checked = settings.check(settings.of_function(MODELS[name]), own)
     try:
         return MODELS[name](

@@ -8,11 +8,9 @@ import dataclasses
 import functools
 import hashlib
 import json
-import math
 import os
-import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +22,7 @@ from robust_tf.files import file_name
 from robust_tf.models import adapted, applications, custom_objects, descriptions
 from robust_tf.models.adapted import ImageShape, Unfit, words_of
 from robust_tf.models.keras_settings import keras_defaults
-from robust_tf.settings import Setting
-
-FORMS = "PATH.keras, package.module:function or keras.applications:NAME"
-_FILES = (".keras", ".h5", ".hdf5")
-VALUE_RANGE = Setting(
-    "The values that black and white have in the input of a network of your own.",
-    list,
-    "two numbers, the lower first, such as 0,255",
-    lambda value: value is None or _is_range(value),
-    parse=lambda value: value if value is None else _numbers(value),
-    default="0,1, or what a network of keras.applications takes",
-)
+from robust_tf.models.names import APPLICATION, is_application, is_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,41 +96,6 @@ class Architecture:
         )
 
 
-def _numbers(texts: Iterable[Any]) -> tuple:
-    try:
-        return tuple(map(float, texts))
-    except (TypeError, ValueError):
-        return tuple(texts)
-
-
-def _is_range(value: tuple) -> bool:
-    return (
-        len(value) == 2
-        and all(isinstance(number, float) for number in value)
-        and value[0] < value[1]
-        and math.isfinite(value[1] - value[0])
-    )
-
-
-def is_file(model: str) -> bool:
-    """Whether a text names a file of Keras's, whether it is there or not."""
-    return model.endswith(_FILES)
-
-
-def is_application(model: str | keras.Model) -> bool:
-    """Whether a text names a network of `keras.applications`, whether it is there or not."""
-    return isinstance(model, str) and model.startswith(applications.PREFIX)
-
-
-def is_own(model: str | keras.Model) -> bool:
-    """Whether a value is or names a network of the user's own, whether it is there or not."""
-    if isinstance(model, keras.Model):
-        return True
-    if not isinstance(model, str):
-        return False
-    return is_file(model) or re.fullmatch(r"[\w.]+:\w+", model) is not None
-
-
 @keras_defaults()
 def read(
     model: str | keras.Model,
@@ -178,7 +130,7 @@ def read(
         if isinstance(model, keras.Model):
             name, network = model.name, adapted.adapted(model, image_shape)
         elif is_application(model):
-            name = model.removeprefix(applications.PREFIX)
+            name = model.removeprefix(APPLICATION)
             known = (weights, *_version(Path(weights), "weights")) if weights else None
             network = applications.build(name, image_shape, classes, value_range is None, known)
         elif not is_file(model):

@@ -3,9 +3,24 @@
 They take models and arrays as Keras does, and call what the pipelines call.
 """
 
-from robust_tf.notebook.benchmarks import benchmark
-from robust_tf.notebook.fitting import fit
-from robust_tf.notebook.loading import load_model
-from robust_tf.notebook.scorecard import Scorecard
+from typing import TYPE_CHECKING
+
+from robust_tf.faces import on_use
+
+if TYPE_CHECKING:
+    from robust_tf.notebook.benchmarks import benchmark
+    from robust_tf.notebook.fitting import fit
+    from robust_tf.notebook.loading import load_model
+    from robust_tf.notebook.scorecard import Scorecard
+else:
+    __getattr__, __dir__ = on_use(
+        __name__,
+        {
+            "benchmarks": "benchmark",
+            "fitting": "fit",
+            "loading": "load_model",
+            "scorecard": "Scorecard",
+        },
+    )
 
 __all__ = ["Scorecard", "benchmark", "fit", "load_model"]

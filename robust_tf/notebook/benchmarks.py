@@ -11,7 +11,7 @@ import tensorflow as tf
 from robust_tf import data as data_lib
 from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument, Unavailable
-from robust_tf.evaluation import Condition, foreign
+from robust_tf.evaluation import Condition, foreign, libraries
 from robust_tf.evaluation.suites import TRIALS, standard_tests
 from robust_tf.notebook.loading import arrays, check_names, class_names, classifier_of, usual_range
 from robust_tf.notebook.scorecard import Scorecard
@@ -99,14 +99,14 @@ def _conditions(tests: str | Condition | Iterable[str | Condition], data: Data) 
             expected = "all, kinds, or conditions; [] for natural images alone"
             raise InvalidArgument("tests", one, expected)
     names = [one for one in asked if isinstance(one, str)]
-    kinds = [name for name in names if not foreign.is_name(name)]
+    kinds = [name for name in names if not libraries.is_name(name)]
     for kind in kinds:
         if kind not in ("all", *KINDS):
-            others = "".join(f", {library}:…" for library in foreign.LIBRARIES)
+            others = "".join(f", {library}:…" for library in libraries.LIBRARIES)
             expected = f"all, some of {', '.join(KINDS)}{others}, or conditions"
             raise InvalidArgument("tests", kind, expected)
     try:
-        of_libraries = foreign.load_all(filter(foreign.is_name, names), data)
+        of_libraries = foreign.load_all(filter(libraries.is_name, names), data)
     except (InvalidArgument, Unavailable) as error:
         raise error.of("tests") from error
     found = [

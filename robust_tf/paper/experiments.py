@@ -6,8 +6,6 @@ and tests.
 
 import math
 
-import numpy as np
-
 from robust_tf import settings
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS, Perturbation
@@ -19,18 +17,18 @@ FIGURE_LETTERS = {"constant": "A", "incremental": "B", "transfer": "C"}
 FIGURE_NUMBERS = {"pixels": 1, "noise": 2, "blur": 3}
 IMPACT_FIGURES = {"pixels": "4", "noise": "6", "blur": "8"}
 
-_NOISE_LEVELS = tuple(np.linspace(0.001, 0.05, 5).round(9).tolist())
+_NOISE_LEVELS = (0.001, 0.01325, 0.0255, 0.03775, 0.05)
 # Levels of training in the grid (section VI).
 GRID_LEVELS = {
     **dict.fromkeys(("stuck", "dead", "hot"), tuple(range(1, 11))),
     "noise": _NOISE_LEVELS,
-    "blur": tuple(np.linspace(0.04, 1.0, 5).round(9).tolist()),
+    "blur": (0.04, 0.28, 0.52, 0.76, 1.0),
 }
 # Levels of the tests of natural models (section V).
 IMPACT_LEVELS = {
     **dict.fromkeys(("stuck", "dead", "hot"), tuple(range(1, 6))),
     "noise": _NOISE_LEVELS,
-    "blur": tuple(np.linspace(0.4, 1.0, 5).round(9).tolist()),
+    "blur": (0.4, 0.55, 0.7, 0.85, 1.0),
 }
 
 

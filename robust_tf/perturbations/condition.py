@@ -3,14 +3,17 @@
 The conditions themselves are `Perturbation` and `Mixture`, and those of `evaluation`.
 """
 
+from __future__ import annotations
+
 import contextlib
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
-import tensorflow as tf
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
 
-from robust_tf.data import Split
-from robust_tf.seeds import fold_in, stream_seed
+    from robust_tf.data import Split
 
 
 def condition_key(kind: str, level: float) -> tuple[str, float]:
@@ -40,6 +43,8 @@ def condition_label(kind: str, level: float) -> str:
 
 def trial_seed(seed: int, trial: int) -> np.ndarray:
     """The seed of a trial's stream, int32 [2]; raises `InvalidArgument` if `seed` is none."""
+    from robust_tf.seeds import stream_seed
+
     return stream_seed(seed, f"evaluation/{trial}")
 
 
@@ -75,7 +80,7 @@ class Condition:
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Raises `InvalidArgument` if it does not fit images of shape (H, W, C)."""
 
-    def fitted(self, image_shape: tuple[int, int, int]) -> "Condition":
+    def fitted(self, image_shape: tuple[int, int, int]) -> Condition:
         """The same, made for images of shape (H, W, C); raises as `check`."""
         self.check(image_shape)
         return self
@@ -104,6 +109,8 @@ class Condition:
         Returns:
             float32 tensor of shape [B, H, W, C], values in [0, 1].
         """
+        from robust_tf.seeds import fold_in
+
         return self(self.split(test).images_at(index), fold_in(trial_seed(seed, trial), index))
 
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -131,6 +138,6 @@ class Condition:
         return (self,), ()
 
     @classmethod
-    def __tf_unflatten__(cls, metadata: tuple, components: tuple) -> "Condition":
+    def __tf_unflatten__(cls, metadata: tuple, components: tuple) -> Condition:
         """The condition that stands for it in a graph."""
         return metadata[0]

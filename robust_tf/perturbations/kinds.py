@@ -1,30 +1,23 @@
 """The registry of kinds, and a perturbation as a value: a kind at a level.
 
-A new kind is one op and one entry in `KINDS`.
+A new kind is one op and one entry in `KINDS`. Flags are checked by what is here, so TensorFlow is
+imported only where tensors are met.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import tensorflow as tf
-
-from robust_tf import seeds as seeds_lib
 from robust_tf.errors import InvalidArgument
-from robust_tf.perturbations.clusters import cluster
 from robust_tf.perturbations.condition import Condition
-from robust_tf.perturbations.gaussian_blur import blur
-from robust_tf.perturbations.gaussian_noise import noise
-from robust_tf.perturbations.jpeg_files import jpeg
-from robust_tf.perturbations.lines import column, row
-from robust_tf.perturbations.motion_blur import motion
-from robust_tf.perturbations.photometric import contrast, exposure
-from robust_tf.perturbations.pixels import dead, hot, stuck, warm
-from robust_tf.perturbations.shot_noise import shot
-from robust_tf.perturbations.values import check_values, sizes
-from robust_tf.xla import in_xla
+
+if TYPE_CHECKING:
+    import numpy as np
+    import tensorflow as tf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +53,37 @@ class Kind:
     in_all: bool = True
 
 
+def _op(place: str) -> Callable:
+    """An op of this package, "module.function", which is imported when it is first called."""
+    module, _, name = place.partition(".")
+
+    def op(*arguments: Any) -> tf.Tensor:
+        found = importlib.import_module(f"robust_tf.perturbations.{module}")
+        return getattr(found, name)(*arguments)
+
+    return op
+
+
+def _drawn(place: str) -> Callable:
+    """An op that takes seeds."""
+    op = _op(place)
+    return lambda images, seeds, level, _: op(images, seeds, level)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is one of Python's numbers, or a text; others may be tensors."""
+    return isinstance(value, int | float | str)
+
+
 def _longer(height: float | tf.Tensor, width: float | tf.Tensor) -> float | tf.Tensor:
-    known = not (tf.is_tensor(height) or tf.is_tensor(width))
-    return max(height, width) if known else tf.maximum(height, width)
+    if not (_is_tensor(height) or _is_tensor(width)):
+        return max(height, width)
+    import tensorflow as tf
+
+    return tf.maximum(height, width)
 
 
-def _pixels(op: Callable, train_level: int, **others: Any) -> Kind:
+def _pixels(place: str, train_level: int, **others: Any) -> Kind:
     settings: dict[str, Any] = {
         "family": "pixels",
         "unit": "number of pixels",
@@ -76,13 +94,14 @@ def _pixels(op: Callable, train_level: int, **others: Any) -> Kind:
     return Kind(
         random=True,
         whole=True,
-        op=lambda images, seeds, level, _: op(images, seeds, level),
+        op=_drawn(place),
         train_level=train_level,
         **settings | others,
     )
 
 
-def _light(op: Callable, family: str, unit: str, bounds: tuple[float, float], **own: Any) -> Kind:
+def _light(place: str, family: str, unit: str, bounds: tuple[float, float], **own: Any) -> Kind:
+    op = _op(place)
     return Kind(
         family=family,
         unit=unit,
@@ -94,17 +113,19 @@ def _light(op: Callable, family: str, unit: str, bounds: tuple[float, float], **
     )
 
 
+_blur = _op("gaussian_blur.blur")
+
 KINDS: dict[str, Kind] = {
-    "stuck": _pixels(stuck, train_level=4),
-    "dead": _pixels(dead, train_level=5),
-    "hot": _pixels(hot, train_level=6),
+    "stuck": _pixels("pixels.stuck", train_level=4),
+    "dead": _pixels("pixels.dead", train_level=5),
+    "hot": _pixels("pixels.hot", train_level=6),
     "noise": Kind(
         family="noise",
         unit="standard deviation",
         random=True,
         whole=False,
         bounds=lambda height, width: (0, 1),
-        op=lambda images, seeds, level, _: noise(images, seeds, level),
+        op=_drawn("gaussian_noise.noise"),
         train_level=0.05,
         train_range=(0.005, 0.05),
         test_levels=(0.0255, 0.03775, 0.05),
@@ -115,14 +136,14 @@ KINDS: dict[str, Kind] = {
         random=False,
         whole=False,
         bounds=lambda height, width: (0, _longer(height, width)),
-        op=lambda images, _, level, channel_blur: blur(images, level, channel_blur),
+        op=lambda images, _, level, channel_blur: _blur(images, level, channel_blur),
         train_level=1.0,
         train_range=(0.1, 1.0),
         test_levels=(0.5, 0.75, 1.0),
     ),
-    "warm": _pixels(warm, 6, family="warm", in_all=False),
+    "warm": _pixels("pixels.warm", 6, family="warm", in_all=False),
     "row": _pixels(
-        row,
+        "lines.row",
         1,
         family="lines",
         unit="number of rows",
@@ -132,7 +153,7 @@ KINDS: dict[str, Kind] = {
         in_all=False,
     ),
     "column": _pixels(
-        column,
+        "lines.column",
         1,
         family="lines",
         unit="number of columns",
@@ -141,14 +162,14 @@ KINDS: dict[str, Kind] = {
         test_levels=(1,),
         in_all=False,
     ),
-    "cluster": _pixels(cluster, 6, family="cluster", test_levels=(4,), in_all=False),
+    "cluster": _pixels("clusters.cluster", 6, family="cluster", test_levels=(4,), in_all=False),
     "shot": Kind(
         family="shot",
         unit="standard deviation at white",
         random=True,
         whole=False,
         bounds=lambda height, width: (0, 1),
-        op=lambda images, seeds, level, _: shot(images, seeds, level),
+        op=_drawn("shot_noise.shot"),
         train_level=0.1,
         train_range=(0.01, 0.1),
         test_levels=(0.05, 0.1),
@@ -160,14 +181,14 @@ KINDS: dict[str, Kind] = {
         random=True,
         whole=False,
         bounds=lambda height, width: (0, _longer(height, width)),
-        op=lambda images, seeds, level, _: motion(images, seeds, level),
+        op=_drawn("motion_blur.motion"),
         train_level=5.0,
         train_range=(0.5, 5.0),
         test_levels=(3.0, 5.0),
         in_all=False,
     ),
     "exposure": _light(
-        exposure,
+        "photometric.exposure",
         "exposure",
         "added brightness",
         (-1, 1),
@@ -177,7 +198,7 @@ KINDS: dict[str, Kind] = {
         test_levels=(-0.3, 0.3),
     ),
     "contrast": _light(
-        contrast,
+        "photometric.contrast",
         "contrast",
         "factor",
         (0, math.inf),
@@ -187,7 +208,7 @@ KINDS: dict[str, Kind] = {
         test_levels=(0.3, 0.5),
     ),
     "jpeg": _light(
-        jpeg,
+        "jpeg_files.jpeg",
         "jpeg",
         "quality",
         (1, 100),
@@ -234,9 +255,10 @@ class Perturbation(Condition):
             raise InvalidArgument("perturb", self.kind, f"one of {', '.join(KINDS)}")
         if self._known():
             level = self._checked_level(None)
-            if not isinstance(self.level, tf.Variable):  # whose value may change
+            if not _is_variable(self.level):  # whose value may change
                 object.__setattr__(self, "level", level)
             return
+        assert not isinstance(self.level, int | float)
         shape, dtype = self.level.shape, self.level.dtype
         if shape.rank or not (dtype.is_floating or dtype.is_integer):
             raise InvalidArgument("level", f"{dtype.name} {shape}", "one number")
@@ -260,7 +282,6 @@ class Perturbation(Condition):
         if self._known():
             self._checked_level(image_shape)
 
-    @tf.autograph.experimental.do_not_convert
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor | None = None) -> tf.Tensor:
         """Perturbs a batch.
 
@@ -275,42 +296,34 @@ class Perturbation(Condition):
             InvalidArgument: if the level is out of range for these images; eagerly, also if a
                 value is NaN or out of range.
         """
-        images = tf.convert_to_tensor(images)
-        self.check(tuple(images.shape[1:]))
-        check_values(images)
-        if None in images.shape[1:3] and not in_xla():
-            images = self._with_level_asserted(images)
-        op = KINDS[self.kind].op
-        perturbed = op(images, seeds, self.level, self.channel_blur)
-        return tf.ensure_shape(perturbed, images.shape)
+        from robust_tf.perturbations import ops
+
+        return ops.perturbed(self, KINDS[self.kind], images, seeds)
 
     def __tf_flatten__(self) -> tuple[tuple[str, bool], tuple[tf.Tensor]]:
         """The kind, which a trace depends on, and the level, whose value may vary."""
+        import tensorflow as tf
+
         return (self.kind, self.channel_blur), (tf.convert_to_tensor(self.level, tf.float64),)
 
     @classmethod
     def __tf_unflatten__(
         cls, metadata: tuple[str, bool], components: tuple[tf.Tensor]
-    ) -> "Perturbation":
+    ) -> Perturbation:
         """The perturbation that `__tf_flatten__` took apart."""
         (kind, channel_blur), (level,) = metadata, components
         return cls(kind, level, channel_blur)
 
     def _known(self) -> bool:
         """Whether the level has a value, rather than being that of a graph."""
-        if isinstance(self.level, tf.Variable):
+        if _is_plain(self.level):
+            return True
+        import tensorflow as tf
+
+        if _is_variable(self.level):
             return tf.executing_eagerly()
         # A graph is first told by a TensorSpec what tensor it gets.
         return not (tf.is_symbolic_tensor(self.level) or isinstance(self.level, tf.TensorSpec))
-
-    def _with_level_asserted(self, images: tf.Tensor) -> tf.Tensor:
-        """The same images of a size that is known only when the graph runs."""
-        _, high = KINDS[self.kind].bounds(*sizes(images)[1:3])
-        level, high = tf.cast(self.level, tf.float64), tf.cast(high, tf.float64)
-        message = f"level: for {self.kind} of images of this size, expected at most:"
-        check = tf.debugging.Assert(level <= high, [message, high, "received:", level])
-        with tf.control_dependencies([check]):
-            return tf.identity(images)
 
     def _checked_level(self, image_shape: tuple[int, int, int] | None) -> float:
         kind = KINDS[self.kind]
@@ -321,12 +334,12 @@ class Perturbation(Condition):
         upper = f"from {low:g} to {high:g}" if high < math.inf else f"from {low:g} on"
         expected = f"{noun} {upper} ({kind.unit} of {self.kind})"
         received: Any = self.level
-        if tf.is_tensor(received):
+        if _is_tensor(received):
             received = received.numpy()
         try:
             level = _number(received)
         except (TypeError, ValueError, OverflowError):
-            if isinstance(received, np.ndarray) and received.ndim:
+            if getattr(received, "ndim", 0):
                 received = f"numbers of shape {received.shape}"
             raise InvalidArgument("level", received, expected) from None
         fits = math.isfinite(level) and low <= level <= high
@@ -335,8 +348,26 @@ class Perturbation(Condition):
         return int(level) if kind.whole else level
 
 
+def _is_tensor(value: Any) -> bool:
+    if _is_plain(value):
+        return False
+    import tensorflow as tf
+
+    return tf.is_tensor(value)
+
+
+def _is_variable(value: Any) -> bool:
+    if _is_plain(value):
+        return False
+    import tensorflow as tf
+
+    return isinstance(value, tf.Variable)
+
+
 def _number(value: Any) -> float:
     """The number that it is, or that a text says; `TypeError` or `ValueError` if it is none."""
+    import numpy as np
+
     array = np.asarray(value)
     odd = array.dtype.kind == "U" and ("_" in value or not value.isascii())
     if array.ndim or array.dtype.kind in "bcS" or odd:
@@ -359,5 +390,7 @@ def example_seeds(
     Returns:
         int32 tensor of shape [B, 2].
     """
-    seeds = seeds_lib.fold_in(base, index)
-    return seeds if epoch is None else seeds_lib.fold_in(seeds, epoch)
+    from robust_tf.seeds import fold_in
+
+    seeds = fold_in(base, index)
+    return seeds if epoch is None else fold_in(seeds, epoch)

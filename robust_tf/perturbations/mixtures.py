@@ -3,21 +3,21 @@
 Goes beyond the paper, whose models are each trained with one kind at one level.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
-
-import numpy as np
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations.condition import Condition, condition_key
 from robust_tf.perturbations.kinds import KINDS, Perturbation, all_kinds
-from robust_tf.seeds import fold_in, uniform
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # A range that is not of whole numbers stands for so many levels, evenly spaced.
 _LEVELS = 10
-# Sets the draw of kind and level apart from those of the perturbation itself.
-_CHOICE = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Mixture(Condition):
     @property
     def variants(self) -> list[list[Perturbation]]:
         """All that can be drawn, one list per kind."""
+        import numpy as np
+
         return [
             [
                 Perturbation(kind, level, self.channel_blur and kind == "blur")
@@ -102,22 +104,15 @@ class Mixture(Condition):
         Returns:
             Two int32 tensors of shape [B].
         """
-        draws = uniform(fold_in(seeds, tf.constant(_CHOICE)), 2)
-        sizes = tf.constant([len(levels) for levels in self.variants], tf.float32)
-        kind = tf.cast(draws[:, 0] * float(len(self.ranges)), tf.int32)
-        return kind, tf.cast(draws[:, 1] * tf.gather(sizes, kind), tf.int32)
+        from robust_tf.perturbations import ops
 
-    @tf.autograph.experimental.do_not_convert
+        return ops.choices(self.variants, seeds)
+
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         """Perturbs a batch; arguments and result as of `Perturbation`."""
-        kinds, levels = self.choices(seeds)
-        perturbed = images
-        for kind, variants in enumerate(self.variants):
-            for level, perturbation in enumerate(variants):
-                chosen = tf.where((kinds == kind) & (levels == level))
-                own = tf.gather(images, chosen[:, 0]), tf.gather(seeds, chosen[:, 0])
-                perturbed = tf.tensor_scatter_nd_update(perturbed, chosen, perturbation(*own))
-        return tf.ensure_shape(perturbed, images.shape)
+        from robust_tf.perturbations import ops
+
+        return ops.mixed(self.variants, images, seeds)
 
     def __str__(self) -> str:
         """As `parse` takes it for levels."""

@@ -25,7 +25,7 @@ import seaborn as sns
 
 from robust_tf.evaluation import condition_label
 from robust_tf.files import replacing, writing_to
-from robust_tf.results.labels import with_labels
+from robust_tf.results.labelling import with_labels
 
 PALETTE = "colorblind"
 HATCHES = ("", "//", "..", "xx")

@@ -9,7 +9,7 @@ import scipy.stats
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import condition_label, measures
-from robust_tf.results.labels import with_labels
+from robust_tf.results.labelling import with_labels
 from robust_tf.results.tables import TEST_COLUMNS, TRAINING_COLUMNS
 
 # What tells test sets apart.

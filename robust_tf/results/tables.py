@@ -19,7 +19,7 @@ from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import condition_label
 from robust_tf.files import locked, writing_to
 from robust_tf.results import checked
-from robust_tf.results.labels import training_label
+from robust_tf.results.labelling import training_label
 
 TRAINING_COLUMNS = [
     "run",

@@ -1,11 +1,16 @@
 """A sweep's limit of time: which models end before it, as far as can be told."""
 
+from __future__ import annotations
+
 import re
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.runs.tasks import Task
+
+if TYPE_CHECKING:
+    from robust_tf.runs.tasks import Task
 
 # An estimate leaves out what exporting, drawing and a busy machine take.
 _RESERVE = 1.2

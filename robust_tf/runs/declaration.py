@@ -3,22 +3,23 @@
 Flags, columns and the run's name are derived from it; nothing here trains or writes.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 import math
-from typing import Annotated, Any
-
-import keras
+from typing import TYPE_CHECKING, Annotated, Any
 
 from robust_tf import models, settings
-from robust_tf.data import DIGESTS, Data
+from robust_tf.data import DIGESTS
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import file_name
 from robust_tf.perturbations.condition import Condition
 from robust_tf.runs.presets import PRESETS
 from robust_tf.settings import OneOf, Other, Setting, choice, switch, whole
 from robust_tf.training import (
+    DISTRIBUTIONS,
     JIT_COMPILE,
     STRATEGIES,
     Natural,
@@ -26,8 +27,12 @@ from robust_tf.training import (
     Strategy,
     Transfer,
     augmentations,
-    devices,
 )
+
+if TYPE_CHECKING:
+    import keras
+
+    from robust_tf.data import Data
 
 NETWORKS = {name: settings.of_function(function) for name, function in models.MODELS.items()}
 
@@ -90,7 +95,7 @@ class Run:
         precision: one of `models.PRECISIONS`.
         recipe: how it is trained.
         jit_compile: whether XLA compiles the training step, one of `training.JIT_COMPILE`.
-        distribute: one of `devices.DISTRIBUTIONS`.
+        distribute: one of `training.DISTRIBUTIONS`.
         seed: decides everything that is random.
         preset: a name of `PRESETS`, whose settings are in the others.
         dataset: name of the dataset.
@@ -161,7 +166,7 @@ class Run:
         str,
         choice(
             "none: train on one device; mirrored: share each batch between all GPUs.",
-            devices.DISTRIBUTIONS,
+            DISTRIBUTIONS,
         ),
     ] = "none"
     channel_blur: Annotated[
@@ -175,7 +180,7 @@ class Run:
     test_examples: int
     train_digest: str
     test_digest: str
-    natural: "Run | None"
+    natural: Run | None
     start: str | None
 
     def __post_init__(self):
@@ -192,7 +197,7 @@ class Run:
         return self.strategy.applied
 
     @property
-    def starts_from(self) -> "Run | None":
+    def starts_from(self) -> Run | None:
         """The run that its training starts from; None if it starts anew or from elsewhere."""
         own = isinstance(self.strategy, Transfer) and self.strategy.pretrained is None
         return self.natural if own else None

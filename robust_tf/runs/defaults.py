@@ -1,15 +1,13 @@
 """From the settings that somebody asks for to a run in full: recipe, preset and data fill in."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from robust_tf import models, settings
-from robust_tf.data import Data
 from robust_tf.errors import InvalidArgument
-from robust_tf.runs import pretrained
 from robust_tf.runs.declaration import NETWORKS, OwnNetwork, PretrainedNetwork, Run
 from robust_tf.runs.presets import PRESETS
 from robust_tf.training import STRATEGIES, Constant
@@ -26,6 +24,11 @@ from robust_tf.training.recipes import (
     recipe_of,
 )
 from robust_tf.training.strategies import counts_pixels
+
+if TYPE_CHECKING:
+    import keras
+
+    from robust_tf.data import Data
 
 
 def check(given: Mapping[str, Any], loosely: Collection[str] = ()) -> dict[str, Any]:
@@ -190,6 +193,8 @@ def _foreign(strategy: str) -> set[str]:
 def _pretrained(given: Mapping[str, Any], data: Data) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a model that training starts from decides of a run, and of its natural run."""
     asked = {name: given[name] for name in ("standardize", "value_range") if name in given}
+    from robust_tf.runs import pretrained
+
     found = pretrained.load(given["pretrained"], data.image_shape, **asked)
     name = found.model.name
     inputs = {

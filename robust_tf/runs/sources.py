@@ -1,5 +1,7 @@
 """Where the data of runs come from, and how much of them is used."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Mapping

@@ -31,7 +31,6 @@ from robust_tf.files import (
     replacing,
     writing_to,
 )
-from robust_tf.results import defect_maps, figures
 from robust_tf.results import trials as trials_lib
 from robust_tf.runs import ending, pretrained
 from robust_tf.runs.declaration import RUN_COLUMNS, Run
@@ -438,11 +437,11 @@ def draw(
     of_test_set = [one for one in conditions if one.split(data.test) is data.test]
     shown = examples.misled(loaded, data, of_test_set, seed=runs[-1].seed)
     drawn = {
-        "accuracy": figures.accuracy(trials, table),
-        "training": figures.training(history, labels),
-        "examples": figures.examples(shown),
-        **defect_maps.of_devices(of_test_set, data.image_shape),
+        "accuracy": results.figures.accuracy(trials, table),
+        "training": results.figures.training(history, labels),
+        "examples": results.figures.examples(shown),
+        **results.defect_maps.of_devices(of_test_set, data.image_shape),
     }
     folder = list(folders.values())[-1] / "figures"
-    figures.save(drawn, folder)
+    results.figures.save(drawn, folder)
     return folder

@@ -26,8 +26,6 @@ from robust_tf.errors import InvalidArgument, Unavailable, one_line
 from robust_tf.files import for_tensorflow
 from robust_tf.saved_models import exports, forms, runtimes
 
-# How the names of files end that are models.
-FILES = (".keras", *runtimes.RUNTIMES)
 # How lines begin that say where a model has raised, and what colours them.
 _FRAME = ("Graph execution error", "Exception encountered", "Detected at node", "File ", "<stack")
 _COLOURS = re.compile("\x1b\\[\\d*m")

@@ -29,10 +29,11 @@ from robust_tf.files import (
     replacing,
     sweep_versions,
 )
+from robust_tf.models import custom_objects
 from robust_tf.perturbations import KINDS
 from robust_tf.saved_models import image_files, signatures, warmup
-from robust_tf.sensors.devices import is_device
-from robust_tf.sensors.imaging import is_kind
+from robust_tf.saved_models.places import MODEL, locate
+from robust_tf.sensors import is_device, is_sensor
 
 # TensorFlow Serving leaves this folder alone, but for its warm-up file.
 EXTRA = "assets.extra"
@@ -116,7 +117,7 @@ def export(
             "keras": keras.__version__,
         },
     }
-    if modules := models.custom_objects.modules(json.loads(model.to_json())):
+    if modules := custom_objects.modules(json.loads(model.to_json())):
         metadata["modules"] = list(modules)
     folder = directory / str(max(versions(directory), default=0) + 1)
     with new_folder(folder) as temporary:
@@ -230,34 +231,12 @@ def find(argument: str, path: str | os.PathLike) -> Path:
     Raises:
         Unavailable: if there is none, or it is damaged.
     """
-    path = Path(path)
-    try:
-        path.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, a null character, …
-        reason = getattr(error, "strerror", None) or one_line(error)
-        problem = f"expected the directory of a SavedModel ({reason})"
-        raise Unavailable(argument, path, problem) from error
-    numbered = (entry for entry in path.glob("*") if entry.name.isdecimal())
-    latest = max(numbered, key=lambda entry: int(entry.name), default=path)  # maybe 00000123
-    for folder in (path, latest):
-        model = folder / "saved_model.pb"
-        if model.is_file():
-            check(folder, argument)
-            if not model.stat().st_size:  # one of an earlier version
-                raise _damaged(argument, folder, model.name, "empty")
-            return folder
-    expected = "expected the directory of a SavedModel, with or without its version"
-    if not path.exists():
-        expected = f"there is no such folder; {expected}"
-    elif path.name == "saved_model.pb":
-        expected = f"this is a file of a SavedModel; name its folder, {path.parent}"
-    elif path.suffix in (".h5", ".hdf5"):
-        expected = "this is a file in HDF5; load it in Keras and save it as a .keras file"
-    elif path.suffix in (".pt", ".pth"):
-        expected = "this is a file of PyTorch; export it to ONNX by torch.onnx.export"
-    elif path.is_file():
-        expected = f"this is a file; {expected}"
-    raise Unavailable(argument, path, expected)
+    folder = locate(argument, path)
+    check(folder, argument)
+    model = folder / MODEL
+    if not model.stat().st_size:  # one of an earlier version
+        raise _damaged(argument, folder, model.name, "empty")
+    return folder
 
 
 @models.keras_defaults()
@@ -281,7 +260,7 @@ def load(folder: str | os.PathLike, argument: str = "saved_model") -> keras.Mode
     try:
         text = (folder / _ARCHITECTURE).read_text(encoding="utf-8")
         modules = metadata(folder, argument).get("modules", [])
-        with models.custom_objects.known(json.loads(text), argument, folder, modules):
+        with custom_objects.known(json.loads(text), argument, folder, modules):
             model = keras.models.model_from_json(text)
         with for_tensorflow(folder) as plain:
             values = tf.train.load_checkpoint(os.fspath(plain / "variables" / "variables"))
@@ -347,7 +326,7 @@ def _is_metadata(found: dict[str, Any]) -> bool:
         and all(isinstance(one, str | float | int | None) for one in training.values())
         and (
             is_device(texts[2])
-            or is_kind(texts[2])
+            or is_sensor(texts[2])
             or set(texts[2].split(",")) <= {"none", "all", *KINDS}
         )
         and isinstance(level, float | int | None)

@@ -12,10 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from robust_tf.errors import InvalidArgument
-
-# docs/remedies.md says how it was found, on training images.
-THRESHOLD = 0.45
-HOW = ("median", "mean")
+from robust_tf.sensors.names import HOW, THRESHOLD
 
 
 def median(images: tf.Tensor) -> tf.Tensor:

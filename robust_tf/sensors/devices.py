@@ -16,9 +16,8 @@ from robust_tf.files import file_name
 from robust_tf.perturbations.condition import Condition
 from robust_tf.perturbations.values import check_values
 from robust_tf.sensors.maps import DefectMap
+from robust_tf.sensors.names import DEVICE
 
-# What the kinds of devices begin with.
-_PREFIX = "defects/"
 _NONE = DefectMap.none()
 
 
@@ -63,7 +62,7 @@ class Device(Condition):
     @property
     def kind(self) -> str:  # type: ignore[override]
         """Its name in tables, with eight characters that the content of the map decides."""
-        return f"{_PREFIX}{file_name(self.name)}-{self.defects.digest[:8]}"
+        return f"{DEVICE}{file_name(self.name)}-{self.defects.digest[:8]}"
 
     def check(self, image_shape: tuple[int, int, int]) -> None:
         """Raises `InvalidArgument` if a position is outside of images of shape (H, W, C)."""
@@ -130,8 +129,3 @@ class Device(Condition):
         if not components:
             return metadata[0]
         return cls(_NONE, image_shape=metadata[0], _tensors=components)
-
-
-def is_device(kind: str) -> bool:
-    """Whether a kind, such as that in a column `train_perturb`, is of a device."""
-    return kind.startswith(_PREFIX)

@@ -23,13 +23,12 @@ from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.files import digest
 from robust_tf.perturbations import Mixture, Perturbation
 from robust_tf.perturbations.condition import Condition
+from robust_tf.sensors.asked import LEVEL, Asked
 from robust_tf.sensors.devices import Device
 from robust_tf.sensors.imaging import SensorDevice
-from robust_tf.sensors.map_files import NAMED
 from robust_tf.sensors.maps import DefectMap
+from robust_tf.sensors.names import NAMED
 from robust_tf.sensors.specification import Sensor
-
-LEVEL = 0.95
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,39 +246,9 @@ def lower_rank(devices: int, share: float, level: float = LEVEL) -> int:
     return int((scipy.stats.binom.cdf(ranks - 1, devices, share) <= 1 - level).sum())
 
 
-def least_devices(share: float) -> int:
-    """The fewest devices of which the lowest bounds a quantile: 59 for a share of 0.05.
-
-    Args:
-        share: of the quantile, in (0, 1).
-    """
-    return max(1, math.ceil(math.log(1 - LEVEL) / math.log1p(-share)))
-
-
 def upper_rank(devices: int, share: float, level: float = LEVEL) -> int:
     """Likewise from above: the smallest such k; n + 1 where there are too few devices."""
     return devices + 1 - lower_rank(devices, 1 - share, level)
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What is asked of a fleet.
-
-    Attributes:
-        accept: the accuracy that a device must have, in [0, 1]; None for no verdict.
-        accept_share: the share of devices that may have less, in (0, 1); also which quantile
-            of the accuracies is given.
-    """
-
-    accept: float | None = None
-    accept_share: float = 0.05
-
-    def check_number(self, devices: int) -> None:
-        """Raises `InvalidArgument` if so few devices are not accepted, whatever they do."""
-        least = least_devices(self.accept_share)
-        if devices < least:
-            expected = f"at least {least} for any to be accepted with accept_share"
-            raise InvalidArgument("devices", devices, f"{expected}={self.accept_share:g}")
 
 
 def summarize(

@@ -21,6 +21,7 @@ from robust_tf.perturbations.photons import random_words
 from robust_tf.perturbations.values import check_values
 from robust_tf.sensors import electrons, mosaics, scatter
 from robust_tf.sensors.maps import DefectMap
+from robust_tf.sensors.names import SENSOR_FILE
 from robust_tf.sensors.specification import Sensor
 from robust_tf.xla import by_rows, in_xla, not_constant
 
@@ -178,16 +179,6 @@ class SensorDevice(Condition):
         return cls(metadata[0], 0, _tensors=components) if components else metadata[0]
 
 
-def is_kind(kind: str) -> bool:
-    """Whether it is the name of a sensor or its device in tables."""
-    return kind.startswith("sensor/")
-
-
-def is_name(name: str) -> bool:
-    """Whether a text names a sensor's file: "sensor:FILE"."""
-    return name.startswith(_PREFIX)
-
-
 def read(name: str, argument: str) -> SensorDevice:
     """The devices of the sensor that a text names, each image taken by another.
 
@@ -195,15 +186,14 @@ def read(name: str, argument: str) -> SensorDevice:
         InvalidArgument: if the file is no sensor's; of that argument.
         Unavailable: if it cannot be read.
     """
-    if name == _PREFIX:
-        raise InvalidArgument(argument, name, f"{_PREFIX}FILE")
+    if name == SENSOR_FILE:
+        raise InvalidArgument(argument, name, f"{SENSOR_FILE}FILE")
     try:
-        return SensorDevice(Sensor.read(name.removeprefix(_PREFIX)))
+        return SensorDevice(Sensor.read(name.removeprefix(SENSOR_FILE)))
     except (InvalidArgument, Unavailable) as error:
-        raise error.of(argument).with_value(f"{_PREFIX}{error.value}") from error
+        raise error.of(argument).with_value(f"{SENSOR_FILE}{error.value}") from error
 
 
-_PREFIX = "sensor:"
 # Photosites of images that are computed as one batch, and of those that are one by one, in all.
 _AT_ONCE, _IN_FLIGHT = 2**14, 2**23
 

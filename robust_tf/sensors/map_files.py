@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from robust_tf.errors import InvalidArgument, Unavailable, one_line
+from robust_tf.sensors.names import NAMED
 
-# Values of a defective pixel that have a name.
-NAMED = {"hot": 1.0, "dead": 0.0}
 LARGEST = 2**53  # whole numbers up to here are exact in a table's cells
 _COLUMNS = ("row", "column", "channel", "kind", "value", "offset", "since")
 _SHOWS = ("kind", "value", "offset")

@@ -19,9 +19,10 @@ import tensorflow as tf
 from robust_tf.data import chunk_size
 from robust_tf.errors import InvalidArgument
 from robust_tf.files import replacing
-from robust_tf.perturbations import KINDS, Mixture, Perturbation
+from robust_tf.perturbations import Mixture, Perturbation
 from robust_tf.seeds import fold_in, stream_seed
 from robust_tf.sensors import map_files
+from robust_tf.sensors.names import NAMED, kinds_of_defects
 
 # Files of these endings are written as LibRaw reads them.
 LIBRAW = (".txt", ".badpixels")
@@ -256,7 +257,7 @@ class DefectMap:
         path = Path(path)
         is_libraw = path.suffix.lower() in LIBRAW
         if is_libraw:
-            held = (self.channels == -1) & np.isin(self.values, [*map_files.NAMED.values()])
+            held = (self.channels == -1) & np.isin(self.values, [*NAMED.values()])
             if not held.all():
                 place = self._place(int(held.argmin()))
                 expected = "hot or dead pixels, all channels, in LibRaw's text; else a name in .csv"
@@ -279,11 +280,6 @@ class DefectMap:
         place = f"row {self.rows[defect]}, column {self.columns[defect]}"
         channel = self.channels[defect]
         return place if channel < 0 else f"{place}, channel {channel}"
-
-
-def kinds_of_defects() -> list[str]:
-    """The kinds of perturbation that are so many defects, at random places."""
-    return [name for name, kind in KINDS.items() if kind.random and kind.whole]
 
 
 def _numbers(name: str, given: Any, count: int) -> np.ndarray:

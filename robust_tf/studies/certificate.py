@@ -24,21 +24,19 @@ import tensorflow as tf
 import robust_tf
 from robust_tf import results
 from robust_tf.data import Data, Split, chunk_size
-from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Evaluator, Natural, measures
 from robust_tf.files import digest, file_name, locked, prepare_directory, replacing, writing_to
 from robust_tf.models.correction import Correction
-from robust_tf.perturbations import KINDS
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import Classifier, matched
 from robust_tf.saved_models.exports import content_digest
 from robust_tf.sensors import Fleet
 from robust_tf.sensors import fleet as fleets
 from robust_tf.sensors.correction import without_good_pixel
-from robust_tf.sensors.fleet import Asked
 from robust_tf.studies import ageing, certificate_page, fleet, limits
+from robust_tf.studies.plan import Plan
 from robust_tf.studies.populations import Listed, Population
 from robust_tf.studies.remedies import with_correction
 
@@ -50,43 +48,6 @@ SUMMARY = (
     "quantile_accuracy", "quantile_low", "lowest_accuracy",
     "share_below", "share_low", "share_high", "share_bound", "accepted",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is measured for a certificate.
-
-    Attributes:
-        asked: the accuracy that is asked for, and the share of devices that may have less.
-        devices: how many are drawn.
-        years: ages besides new, for a population that ages.
-        limit_kinds: kinds of defective pixels of which the largest number is looked for.
-        limit_most: the largest number that is tried.
-        corrections: what may be in front of the model, besides each device's own list.
-        seed: the experiment's.
-
-    Raises:
-        InvalidArgument: if so few devices cannot be accepted, whatever they do, or a limit is
-            not of defective pixels.
-    """
-
-    asked: Asked
-    devices: int = 100
-    years: tuple[float, ...] = (5.0, 10.0)
-    limit_kinds: tuple[str, ...] = ("hot",)
-    limit_most: int = 64
-    corrections: tuple[Correction, ...] = ()
-    seed: int = 0
-
-    def __post_init__(self):
-        """Checks what can be checked without a model."""
-        if self.asked.accept is None:
-            raise InvalidArgument("accept", None, "the accuracy that a device must have")
-        self.asked.check_number(self.devices)
-        pixels = [kind for kind in KINDS if KINDS[kind].unit == "number of pixels"]
-        for kind in self.limit_kinds:
-            if kind not in pixels:
-                raise InvalidArgument("limit", kind, f"some of {', '.join(pixels)}")
 
 
 class _Kept:

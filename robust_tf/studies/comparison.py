@@ -24,8 +24,9 @@ from robust_tf.evaluation import (
 from robust_tf.files import digest, locked, prepare_directory, writing_to
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import model_names, training_of
-from robust_tf.saved_models import Classifier, classifiers, matched
+from robust_tf.results.labelling import model_names, training_of
+from robust_tf.saved_models import Classifier, matched
+from robust_tf.saved_models.places import FILES
 from robust_tf.seeds import stream_seed
 
 _OF_DATA = ["dataset", "data_source", "seed", "n_examples"]
@@ -103,7 +104,7 @@ def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path
 
     Args:
         run: a run's folder, or its name in `output_dir`; or a SavedModel's directory, or a
-            file, `classifiers.FILES`.
+            file, `places.FILES`.
         output_dir: where runs' folders are.
         argument: the name of the argument that has the text, for the error.
 
@@ -121,7 +122,7 @@ def find(run: str, output_dir: str | os.PathLike, argument: str = "RUN") -> Path
                 problem = f"expected one run with its SavedModel in {table} ({error.problem})"
                 raise Unavailable(argument, run, problem) from error
             return saved_models.find(argument, _where(folder, recorded))
-    is_file = Path(run).suffix.lower() in classifiers.FILES
+    is_file = Path(run).suffix.lower() in FILES
     return Path(run) if is_file else saved_models.find(argument, run)
 
 

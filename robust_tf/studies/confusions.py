@@ -26,7 +26,7 @@ from robust_tf.evaluation import (
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import Classifier, matched
 from robust_tf.seeds import stream_seed
 

@@ -8,7 +8,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,11 @@ from robust_tf.data import Data, Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.evaluation import Condition, Evaluator, Natural, measures
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
-from robust_tf.perturbations import KINDS, Mixture, all_kinds, example_seeds
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import Classifier, classifiers, conversion, matched, runtimes
-from robust_tf.saved_models.conversion import Target
-from robust_tf.seeds import stream_seed
+from robust_tf.saved_models.targets import Target
 from robust_tf.studies import robustness
+from robust_tf.studies.calibration import Calibration
 
 FILES_COLUMNS = [
     "file",
@@ -60,47 +58,9 @@ FILES_COLUMNS = [
 _SAME = 1e-4
 # Deviations below it cost int8 what MNIST's natural model loses; see docs/device.md.
 SUGGESTED_FLOOR = 0.125
+_NATURAL = Calibration()
 # Of one image each: calls before the time counts, and calls that count.
 _BEFORE, _TIMED = 20, 200
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """The training images that show which values int8 has to stand for.
-
-    Args:
-        calibrate: "natural"; "perturbed", where each image has one of all kinds; or kinds, of
-            which each has one.
-        examples: how many images, drawn from the seed.
-
-    Raises:
-        InvalidArgument: if a name is none of these.
-    """
-
-    calibrate: tuple[str, ...] = ("natural",)
-    examples: int = 500
-
-    def __post_init__(self):
-        """Checks the names."""
-        one = self.calibrate in (("natural",), ("perturbed",))
-        if not one and not (self.calibrate and set(self.calibrate) <= set(KINDS)):
-            expected = f"natural, perturbed, or some of {', '.join(KINDS)}"
-            raise InvalidArgument("calibrate", self.calibrate, expected)
-
-    def images(self, train: Split, seed: int) -> np.ndarray:
-        """The images of a training split, float32 [N, H, W, C] in [0, 1]."""
-        draws = np.random.default_rng(stream_seed(seed, "calibration").view(np.uint32))
-        count = min(self.examples, len(train))
-        index = np.sort(draws.choice(len(train), count, replace=False))
-        images = train.images_at(index)
-        if self.calibrate == ("natural",):
-            return images.numpy()
-        every = self.calibrate == ("perturbed",)
-        kinds = [kind for kind in KINDS if kind in (all_kinds() if every else self.calibrate)]
-        mixture = Mixture(tuple((kind, *KINDS[kind].train_range) for kind in kinds))
-        mixture.check(train.image_shape)
-        perturbed = tf.function(mixture.__call__, autograph=False)  # eagerly it would take long
-        return perturbed(images, example_seeds(stream_seed(seed, "calibration"), index)).numpy()
 
 
 def measure(file: Classifier, original: Classifier, data: Data) -> dict[str, float]:
@@ -149,7 +109,7 @@ def write(
     targets: Sequence[Target],
     conditions: Iterable[Condition],
     *,
-    calibration: Calibration = Calibration(),
+    calibration: Calibration = _NATURAL,
     trials: int,
     seed: int,
     output_dir: str | os.PathLike,

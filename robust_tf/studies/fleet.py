@@ -24,7 +24,7 @@ from robust_tf.files import digest, file_name, locked, prepare_directory, writin
 from robust_tf.perturbations import example_seeds
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import training_of
+from robust_tf.results.labelling import training_of
 from robust_tf.saved_models import Classifier, answering, matched
 from robust_tf.sensors import Fleet
 from robust_tf.sensors import fleet as fleets

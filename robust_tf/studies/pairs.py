@@ -22,9 +22,9 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.models.layers import BatchNormalization, Standardization
 from robust_tf.progress import Bar
-from robust_tf.results.labels import model_names, training_of
+from robust_tf.results.labelling import model_names, training_of
 from robust_tf.saved_models import Classifier, answering, matched
-from robust_tf.studies.sensor_map import defect_value
+from robust_tf.sensors import defect_value
 
 IMAGE_COLUMNS = [
     "index",
@@ -229,7 +229,7 @@ def measure(
         model: a function that TensorFlow can trace without AutoGraph, from float32 images
             [B, H, W, C] in [0, 1] to scores [B, classes], logits or probabilities.
         split: the images.
-        defect: see `sensor_map.defect_value`; all channels of a pixel get the value.
+        defect: see `sensors.defect_value`; all channels of a pixel get the value.
         bounds: those of the model's network; without them all pairs go through the model.
         label: the progress bar's label; no bar without one.
 
@@ -359,7 +359,7 @@ def write(
     Args:
         classifier: from `classifiers.load`.
         data: the dataset; its test split is used.
-        defect: see `sensor_map.defect_value`.
+        defect: see `sensors.defect_value`.
         output_dir: where a folder for the results is made.
         progress: show a progress bar.
 

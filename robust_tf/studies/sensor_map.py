@@ -20,11 +20,10 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.files import digest, file_name, locked, prepare_directory, writing_to
 from robust_tf.progress import Bar
 from robust_tf.results import figures
-from robust_tf.results.labels import model_names, training_of
+from robust_tf.results.labelling import model_names, training_of
 from robust_tf.saved_models import Classifier, answering, matched
+from robust_tf.sensors import defect_value
 
-# Values of a defective pixel that have a name.
-DEFECTS = {"hot": 1.0, "dead": 0.0}
 POSITION_COLUMNS = [
     "row",
     "column",
@@ -48,21 +47,6 @@ SUMMARY_COLUMNS = [
 ]
 # Images that are taken through all positions together.
 _BATCH = 250
-
-
-def defect_value(defect: str) -> float:
-    """The value in [0, 1] of a defect: "hot", "dead" or a number.
-
-    Raises:
-        InvalidArgument: if it is none.
-    """
-    try:
-        value = DEFECTS[defect] if defect in DEFECTS else float(defect)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise InvalidArgument("defect", defect, "hot, dead, or a value from 0 to 1")
-    return value
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,7 +125,7 @@ def measure(
         model: a function that TensorFlow can trace without AutoGraph, from float32 images
             [B, H, W, C] in [0, 1] to scores [B, classes].
         split: the images.
-        defect: see `defect_value`; all channels of the pixel get the value.
+        defect: see `sensors.defect_value`; all channels of the pixel get the value.
         label: the progress bar's label; no bar without one.
 
     Returns:
@@ -233,7 +217,7 @@ def write(
     Args:
         classifier: from `classifiers.load`.
         data: the dataset; its test split is used.
-        defect: see `defect_value`.
+        defect: see `sensors.defect_value`.
         output_dir: where a folder for the results is made.
         baseline: another classifier, whose map is drawn beside it in the same colours.
         progress: show a progress bar.

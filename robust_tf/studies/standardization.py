@@ -17,15 +17,13 @@ import seaborn as sns
 
 from robust_tf import models, results
 from robust_tf.files import replacing, writing_to
-from robust_tf.perturbations import KINDS, Perturbation, all_kinds
+from robust_tf.perturbations import KINDS
 from robust_tf.results import figures
 from robust_tf.results.pages import Section, markdown, page
-from robust_tf.runs.experiments import Cell, Experiment, Selection, with_all_tests
-from robust_tf.training import STRATEGIES
+from robust_tf.studies.experiments import STANDARDIZATION
 
 FALL_COLUMNS = ["dataset", "test", *models.STANDARDIZATIONS, "share_of_pixel"]
 PROFILE_COLUMNS = ["dataset", "training", "standardize", "natural", "own", "worst", "at"]
-_EXPERIMENT = "standardization"
 # What runs of one training may differ in; what transfer starts from differs with the others.
 _VARIED = ("dataset", "standardize", "seed", "pretrained")
 _TITLE = "How much of the fall is standardisation?"
@@ -144,8 +142,9 @@ def write(output_dir: str | os.PathLike) -> tuple[Path, Path]:
     Raises:
         Unavailable: if the folder cannot be written.
     """
-    folder = Path(output_dir) / _EXPERIMENT
-    tables = (results.read_experiment(output_dir, _EXPERIMENT, name) for name in ("trials", "runs"))
+    experiment = STANDARDIZATION.name
+    folder = Path(output_dir) / experiment
+    tables = (results.read_experiment(output_dir, experiment, name) for name in ("trials", "runs"))
     found = measure(*tables)
     png = None
     if len(found.falls):
@@ -225,51 +224,3 @@ def _sections(study: Standardization, png: Path | None) -> list[Section]:
 
 def _points(fraction: float) -> str:
     return "" if pd.isna(fraction) else f"{100 * fraction:.2f}"
-
-
-def cells(selection: Selection) -> list[Cell]:
-    """Natural models and those of each strategy and kind, standardised in three ways.
-
-    Each kind is trained at its own level (`Kind.train_level`); all are tested with all of the
-    paper's tests. Goes beyond the paper.
-
-    Args:
-        selection: of datasets, strategies and kinds.
-
-    Returns:
-        Sixteen cells per dataset and standardisation.
-
-    Raises:
-        InvalidArgument: if a field of the selection has what is not there.
-    """
-    perturbing = [name for name in STRATEGIES if name != "natural"]
-    selection.check("strategies", perturbing)
-    selection.check("perturbs", KINDS)
-    found = []
-    for dataset in selection.datasets or EXPERIMENT.datasets:
-        for standardize in models.STANDARDIZATIONS:
-            found.append(Cell(dataset, {"standardize": standardize}))
-            found += [
-                Cell(
-                    dataset,
-                    {
-                        "standardize": standardize,
-                        "strategy": strategy,
-                        "perturbation": Perturbation(kind, KINDS[kind].train_level),
-                    },
-                )
-                for strategy in perturbing
-                if strategy in (selection.strategies or perturbing)
-                for kind in KINDS
-                if kind in (selection.perturbs or all_kinds())
-            ]
-    return with_all_tests(found)
-
-
-EXPERIMENT = Experiment(
-    "standardization",
-    cells,
-    ("mnist",),
-    ("strategies", "perturbs"),
-    frozenset({"strategy", "perturb", "level", "standardize"}),
-)

@@ -4,11 +4,15 @@ They come before a perturbation, which is one of the sensor: a hot pixel of an i
 where it is, whatever the scene does.
 """
 
-import tensorflow as tf
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from robust_tf.errors import InvalidArgument
-from robust_tf.seeds import uniform
 from robust_tf.settings import Setting
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 AUGMENTATIONS = ("flip", "shift")
 # The largest shift: 4 pixels of 32.
@@ -54,6 +58,10 @@ def augment(images: tf.Tensor, seeds: tf.Tensor, names: tuple[str, ...]) -> tf.T
     Returns:
         float32 tensor of shape [B, H, W, C].
     """
+    import tensorflow as tf
+
+    from robust_tf.seeds import uniform
+
     draws = uniform(seeds, 3)
     _, height, width, _ = images.shape
     rows, columns = tf.range(height)[tf.newaxis], tf.range(width)[tf.newaxis]
@@ -70,11 +78,15 @@ def augment(images: tf.Tensor, seeds: tf.Tensor, names: tuple[str, ...]) -> tf.T
 
 def _steps(draws: tf.Tensor, size: int) -> tf.Tensor:
     """Uniform whole numbers from -s to s, s being the largest shift of a side."""
+    import tensorflow as tf
+
     most = int(size * _SHIFT)
     return tf.cast(draws * (2 * most + 1), tf.int32) - most
 
 
 def _mirrored(places: tf.Tensor, size: int) -> tf.Tensor:
     """Places beyond a border brought back in; the border pixel itself is not repeated."""
+    import tensorflow as tf
+
     last = size - 1
     return last - tf.abs(last - tf.abs(places))

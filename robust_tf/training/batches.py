@@ -21,7 +21,8 @@ from robust_tf.perturbations import example_seeds
 from robust_tf.perturbations.condition import Condition
 from robust_tf.seeds import fold_in, stream_seed
 from robust_tf.training import augmentations, devices
-from robust_tf.training.ramp import PerturbedFraction, Ramp
+from robust_tf.training.callbacks import PerturbedFraction
+from robust_tf.training.ramp import Ramp
 from robust_tf.training.recipes import Recipe
 from robust_tf.training.retained import retain
 from robust_tf.training.validation import Validation, balanced, division

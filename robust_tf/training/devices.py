@@ -7,15 +7,13 @@ import tensorflow as tf
 
 from robust_tf import models
 
-DISTRIBUTIONS = ("none", "mirrored")
-
 
 def create(name: str) -> tf.distribute.Strategy:
     """The strategy of TensorFlow that a name stands for.
 
     Args:
-        name: "none": one device; "mirrored": all GPUs of this machine, or all logical CPUs
-            where it has none.
+        name: one of `recipes.DISTRIBUTIONS`. "none": one device; "mirrored": all GPUs of this
+            machine, or all logical CPUs where it has none.
     """
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")

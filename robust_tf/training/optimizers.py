@@ -1,15 +1,18 @@
 """Optimizers, each with its settings."""
 
-import dataclasses
-from typing import Annotated, Any, TypeAlias
+from __future__ import annotations
 
-import keras
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from robust_tf.settings import number
 
+if TYPE_CHECKING:
+    import keras
+
 _MOMENTUM = 0.9
 
-Rate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+Rate: TypeAlias = "float | keras.optimizers.schedules.LearningRateSchedule"
 LearningRate = Annotated[float, number("The optimizer's step size, or its highest.", above=0)]
 Beta1 = Annotated[float, number("Decay of Adam's mean of gradients (adam, adamw).", 0, below=1)]
 WeightDecay = Annotated[
@@ -35,6 +38,8 @@ class Adam:
 
     def make(self, rate: Rate, **average: Any) -> keras.optimizers.Optimizer:
         """Keras's optimizer with a rate or schedule of rates."""
+        import keras
+
         return keras.optimizers.Adam(rate, beta_1=self.beta_1, beta_2=0.999, **average)
 
 
@@ -55,6 +60,8 @@ class AdamW:
 
     def make(self, rate: Rate, **average: Any) -> keras.optimizers.Optimizer:
         """As `Adam.make`."""
+        import keras
+
         return keras.optimizers.AdamW(
             rate, self.weight_decay, beta_1=self.beta_1, beta_2=0.999, **average
         )
@@ -74,6 +81,8 @@ class SGD:
 
     def make(self, rate: Rate, **average: Any) -> keras.optimizers.Optimizer:
         """As `Adam.make`."""
+        import keras
+
         return keras.optimizers.SGD(
             rate,
             momentum=_MOMENTUM,

@@ -1,14 +1,15 @@
-"""The perturbed fraction of each batch, ramped per epoch by a Keras callback."""
+"""The perturbed fraction of each batch over the epochs; a callback of `callbacks` follows it."""
+
+from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Annotated
-
-import keras
-import numpy as np
-import tensorflow as tf
+from typing import TYPE_CHECKING, Annotated
 
 from robust_tf.settings import check_fields, choice, number
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RAMPS = {
     "linear": lambda progress: progress,
@@ -61,45 +62,8 @@ class Ramp:
 
     def fractions(self, epochs: int) -> np.ndarray:
         """The fraction of each epoch, float64 of shape [epochs]."""
+        import numpy as np
+
         last = max(epochs - 1, 1)
         progress = [RAMPS[self.shape](epoch / last) for epoch in range(epochs)]
         return self.start + (self.end - self.start) * np.array(progress, np.float64)
-
-
-class PerturbedFraction(keras.callbacks.Callback):
-    """Ramps the perturbed fraction of each batch per epoch and logs it.
-
-    Keras asks for batches before it announces their epoch, and `tf.data` prepares
-    batches ahead, so a variable set in `on_epoch_begin` would come too late for some of
-    them. Instead the input pipeline, whose batches know their epoch, asks `count`.
-
-    Args:
-        ramp: the fractions.
-        epochs: how many epochs the ramp takes.
-
-    Logs:
-        perturbed_fraction: the fraction of the epoch, in [0, 1].
-    """
-
-    def __init__(self, ramp: Ramp, epochs: int):
-        """See the class."""
-        super().__init__()
-        self.fractions = ramp.fractions(epochs)
-
-    def count(self, epoch: tf.Tensor, batch_size: tf.Tensor) -> tf.Tensor:
-        """How many images of a batch are perturbed: ⌊fraction · size + ½⌋.
-
-        Args:
-            epoch: int64 scalar, from 0.
-            batch_size: integer scalar.
-
-        Returns:
-            int32 scalar.
-        """
-        fraction = tf.constant(self.fractions)[epoch]
-        return tf.cast(tf.floor(fraction * tf.cast(batch_size, tf.float64) + 0.5), tf.int32)
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Logs the fraction."""
-        if logs is not None:
-            logs["perturbed_fraction"] = float(self.fractions[epoch])

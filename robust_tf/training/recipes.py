@@ -4,24 +4,30 @@ Sources: Cavey, Dolan and Stock (2020), section IV and figures 1 and 2, and sect
 transfer; the recipe of `compact` was found by trying on CIFAR-10.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
-
-import keras
-import numpy as np
-import tensorflow as tf
+from typing import TYPE_CHECKING, Annotated, Any
 
 from robust_tf.errors import InvalidArgument
 from robust_tf.settings import OneOf, check_fields, choice, number, switch, whole
 from robust_tf.training import augmentations
 from robust_tf.training.optimizers import OPTIMIZERS, SGD, Adam, AdamW, Rate
 
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
 # One cycle: the rate starts at a fraction of its peak, which it reaches after a part of the
 # steps; then it falls to 0.
 _START_RATE = 0.1
 _RISE = 0.2
 
+# Of the training step, whatever the recipe.
+JIT_COMPILE = ("auto", "on", "off")
+DISTRIBUTIONS = ("none", "mirrored")
 SCHEDULES = ("constant", "one_cycle")
 CLASS_WEIGHTS = ("none", "balanced")
 
@@ -123,6 +129,8 @@ class Recipe:
 
     def make_optimizer(self, steps: int) -> keras.optimizers.Optimizer:
         """The optimizer of a training of so many steps."""
+        import keras
+
         rate: Rate = self.optimizer.learning_rate
         if self.schedule == "one_cycle":
             rise = max(1, round(_RISE * steps))
@@ -140,6 +148,9 @@ class Recipe:
         self, class_weights: np.ndarray | None = None
     ) -> keras.losses.Loss | Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
         """The cross-entropy of logits and labels, each image with its class's weight."""
+        import keras
+        import tensorflow as tf
+
         if class_weights is not None:
             plain: Any = self.loss() if self.label_smoothing else _cross_entropy
 
@@ -164,6 +175,9 @@ class Recipe:
 
 
 def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    import keras
+    import tensorflow as tf
+
     return keras.losses.sparse_categorical_crossentropy(
         tf.reshape(labels, [-1]), logits, from_logits=True
     )

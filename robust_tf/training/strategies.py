@@ -3,41 +3,50 @@
 How an image is perturbed, how batches are made and how a model is fitted is not known here.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tensorflow as tf
-
-from robust_tf.data import Split
 from robust_tf.errors import InvalidArgument
 from robust_tf.perturbations import KINDS, Mixture, Perturbation, all_kinds, mixtures
-from robust_tf.sensors import Device, SensorDevice, imaging
+from robust_tf.perturbations.condition import Condition
+from robust_tf.sensors import is_sensor_file
 from robust_tf.settings import Parsed, Setting, switch, whole, wholes
-from robust_tf.training.batches import Adapt, BuildModel, Training, prepare
 from robust_tf.training.ramp import Ramp
 from robust_tf.training.recipes import Recipe
 
-# What perturbs an image in training.
-Applied = Perturbation | Mixture | Device | SensorDevice
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from robust_tf.data import Split
+    from robust_tf.training.batches import Adapt, BuildModel, Training
+
+# What perturbs an image in training: a perturbation, a mixture, or a device or sensor.
+Applied = Condition
 
 
 def _parse_perturbation(given: Mapping[str, Any]) -> Applied:
     """The perturbation that the settings `perturb` and `level` name, or `defects`."""
     channel_blur = bool(given.get("channel_blur"))
-    if isinstance(one := given.get("perturbation"), Device | SensorDevice):
-        return one
-    if one is not None:
+    if isinstance(one := given.get("perturbation"), Perturbation | Mixture):
         return dataclasses.replace(one, channel_blur=channel_blur)
+    if one is not None:
+        return one
     perturb, level = given.get("perturb"), given.get("level")
     if given.get("defects") is not None:
         for name, other in (("perturb", perturb), ("level", level)):
             if other is not None:
                 raise InvalidArgument(name, other, "no value with defects")
+        from robust_tf.sensors import Device
+
         return Device.read(given["defects"])
-    if perturb is not None and imaging.is_name(perturb):
+    if perturb is not None and is_sensor_file(perturb):
         if level is not None:
             raise InvalidArgument("level", level, f"no value with perturb={perturb}")
+        from robust_tf.sensors import imaging
+
         return imaging.read(perturb, "perturb")
     if perturb is None or (perturb not in KINDS and "," not in perturb and perturb != "all"):
         expected = f"all, or some of {', '.join(KINDS)}; or sensor:FILE"
@@ -51,11 +60,12 @@ def _parse_perturbation(given: Mapping[str, Any]) -> Applied:
 
 
 def _show_perturbation(perturbation: Applied) -> dict[str, Any]:
-    if isinstance(perturbation, Device | SensorDevice):
-        return {"perturb": perturbation.kind}
+    shown: dict[str, Any] = {"perturb": perturbation.kind}
     if isinstance(perturbation, Perturbation):
-        return {"perturb": perturbation.kind, "level": perturbation.level}
-    return {"perturb": perturbation.kind, "level": str(perturbation)}
+        shown["level"] = perturbation.level
+    elif isinstance(perturbation, Mixture):
+        shown["level"] = str(perturbation)
+    return shown
 
 
 _UNITS = ", ".join(
@@ -133,6 +143,8 @@ class Strategy:
         Raises:
             InvalidArgument: if the perturbation's level does not fit the images.
         """
+        from robust_tf.training.batches import prepare
+
         return prepare(
             split,
             build_model,

@@ -13,9 +13,7 @@ from robust_tf.errors import InvalidArgument
 from robust_tf.training import callbacks as callbacks_lib
 from robust_tf.training.backup import Backup
 from robust_tf.training.batches import Training
-from robust_tf.training.recipes import Recipe
-
-JIT_COMPILE = ("auto", "on", "off")
+from robust_tf.training.recipes import JIT_COMPILE, Recipe
 
 # A step of a model with fewer parameters takes about as long as Keras takes to start one;
 # so many steps, at most, are started at once.
