@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.timing import medians
 from robust_tf.data import Data
 from robust_tf.runs import resolve
 
@@ -74,7 +75,26 @@ def measure(
     ]
     table = pd.DataFrame(rows, columns=["tool", "seconds", "peak_gib"])
     table["ratio"] = table["seconds"] / table["seconds"][0]
-    return table, parts, left_out
+    return table, {**parts, **first_words(rounds)}, left_out
+
+
+def first_words(rounds: int) -> dict[str, float]:
+    """Seconds (median) that `pipelines.run` takes to print its help, and to refuse a flag."""
+
+    def run_with(flag: str, code: int) -> float:
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", "pipelines.run", flag], capture_output=True)
+        assert done.returncode == code, done.stderr.decode()
+        return time.perf_counter() - start
+
+    asked = {"help": ("--help", 0), "a flag that is refused": ("--strategy=none", 2)}
+    return medians(
+        {
+            what: lambda flag=flag, code=code: run_with(flag, code)
+            for what, (flag, code) in asked.items()
+        },
+        rounds,
+    )
 
 
 def timed_run(flags: list[str], folder: Path) -> tuple[float, float, dict[str, float]]:
@@ -137,8 +157,12 @@ def goals(table: pd.DataFrame, parts: dict[str, float]) -> list[tuple]:
     """(number, what, goal, figure, whether it is met) of the README's table."""
     rows = []
     for row in table[table["tool"] != "robust_tf"].itertuples():
-        rows.append((5, f"mnist: one model, times {row.tool}", 2.0, row.ratio, row.ratio >= 2.0))
-    startup, memory = parts["start-up"], table["peak_gib"][0]
-    rows.append((6, "mnist: start-up in seconds", 12.0, startup, startup < 12.0))
-    rows.append((7, "mnist: peak memory in GiB", 1.5, memory, memory < 1.5))
-    return rows
+        rows.append((5, f"mnist: one model, times {row.tool}", 2.5, row.ratio, row.ratio >= 2.5))
+    most = [
+        (6, "mnist: start-up in seconds", 4.0, parts["start-up"]),
+        (6, "mnist: reading in seconds", 0.7, parts["data"]),
+        (6, "help in seconds", 0.5, parts["help"]),
+        (6, "a flag that is refused, in seconds", 0.3, parts["a flag that is refused"]),
+        (7, "mnist: peak memory in GiB", 0.9, table["peak_gib"][0]),
+    ]
+    return rows + [(*row, row[-1] < row[-2]) for row in most]

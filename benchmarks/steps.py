@@ -119,7 +119,10 @@ def _ours(
 def goals(table: pd.DataFrame) -> list[tuple]:
     """(number, what, goal, figure, whether it is met) of the README's table."""
     rows = table[(table["tool"] == "PyTorch") & (table["what"] == "training")]
-    return [
+    found = [
         (3, f"{row.setting}: training step, times PyTorch", 1.0, row.ratio, row.ratio >= 1.0)
         for row in rows.itertuples()
     ]
+    own = table.set_index(["setting", "what", "tool"])["images_per_s"]
+    speed = own["mnist", "training", "robust_tf"]
+    return [*found, (3, "mnist: training steps, images/s", 4e5, speed, speed >= 4e5)]

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pipelines.run
-from robust_tf import runs, saved_models, training
+from robust_tf import machine, runs, saved_models, training
 from robust_tf.runs.sources import Sources
 from robust_tf.training import Strategy
 
@@ -32,6 +32,7 @@ def _timed(part: str, function):
 
 def main() -> None:
     """Runs the pipeline and writes the seconds."""
+    machine.load_tensorflow = _timed("imports", machine.load_tensorflow)
     Sources.load = _timed("data", Sources.load)
     Strategy.prepare = _timed("set-up", Strategy.prepare)
     training.fit = _timed("training", training.fit)
