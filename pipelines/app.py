@@ -69,6 +69,7 @@ def launch(
         os.getcwd()
     except FileNotFoundError:
         _fail(1, "the working directory was removed; change to one that is there")
+    begun = False
     try:
         values = flags.parse(argv, groups)
         if values.others and arguments is None:
@@ -79,6 +80,7 @@ def launch(
             # Costs nothing measurable on CPUs; XLA cannot compile all of it.
             deterministic=values.defaults.get("jit_compile") is None or values.jit_compile != "on"
         )
+        begun = True
         main(values)
     except flags.HelpAsked:
         doc = sys.modules[main.__module__].__doc__ or ""
@@ -91,7 +93,8 @@ def launch(
     except OSError as error:  # of a disk that fails, a name that is too long, …
         _fail(1, f"{error.filename}: {error.strerror}" if error.filename else one_line(error))
     except KeyboardInterrupt:
-        on = "; the same command goes on after the last whole epoch" if "epochs" in known else ""
+        goes_on = begun and "epochs" in known
+        on = "; the same command goes on after the last whole epoch" if goes_on else ""
         print(f"stopped{on}", file=sys.stderr)
         sys.exit(130)
 
@@ -99,11 +102,8 @@ def launch(
 def _load_tensorflow(*, deterministic: bool) -> None:
     try:
         machine.load_tensorflow()
-    except ValueError as error:
-        _fail(1, f"Keras cannot be imported: {error}")
-    except KeyboardInterrupt:  # before there is anything to go on with
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    except (ValueError, TypeError, AttributeError) as error:  # of keras.json: a value, a list
+        _fail(1, f"Keras cannot be imported: {one_line(error)}")
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")

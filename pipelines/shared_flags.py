@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from robust_tf import data, evaluation, saved_models, sensors, settings
-from robust_tf.errors import InvalidArgument
+from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import libraries
 from robust_tf.evaluation.suites import TRIALS
 from robust_tf.perturbations import KINDS, all_kinds
@@ -113,12 +114,16 @@ class Model:
 
         Raises:
             InvalidArgument: if none is named.
-            Unavailable: if it is no file and no SavedModel is there.
+            Unavailable: if there is no such file and no SavedModel.
         """
         if not self.model:
             raise InvalidArgument(argument, None, "the directory of a SavedModel")
-        if Path(self.model).suffix.lower() not in FILES:
+        suffix = Path(self.model).suffix.lower()
+        if suffix not in FILES:
             locate(argument, self.model)
+        elif not os.path.exists(self.model):
+            problem = f"there is no such file; expected a {suffix} file"
+            raise Unavailable(argument, self.model, problem)
 
     def load(self, argument: str = "model") -> Classifier:
         """Loads it.

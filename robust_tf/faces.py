@@ -6,7 +6,12 @@ one name waits for the module that has it, and for no other.
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Mapping
+
+# TensorFlow and Keras do not survive that two threads import them at once. After so many seconds
+# a thread goes on without the lock: the other may wait for what this one imports already.
+_IMPORTING, _PATIENCE = threading.RLock(), 30.0
 
 
 def on_use(
@@ -25,7 +30,12 @@ def on_use(
     def import_(name: str) -> object:
         if name not in face.__all__:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{package}.{modules.get(name, name)}")
+        alone = _IMPORTING.acquire(timeout=_PATIENCE)
+        try:
+            module = importlib.import_module(f"{package}.{modules.get(name, name)}")
+        finally:
+            if alone:
+                _IMPORTING.release()
         value = getattr(module, name) if name in modules else module
         setattr(face, name, value)  # asked for once
         return value

@@ -16,15 +16,20 @@ def load_tensorflow() -> None:
     Raises:
         ValueError: if Keras refuses a value of keras.json or of the environment.
     """
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        kept = None
+    else:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
     try:
         import keras  # noqa: F401
         import tensorflow  # noqa: F401
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def cores() -> int:

@@ -61,6 +61,7 @@ def test_help_and_a_bad_flag_import_nothing_heavy(command):
         ("impact --ray_address=auto", "--ray_address=auto: expected no value with "),
         ("evaluate", "--model: expected the directory of a SavedModel"),
         ("evaluate --model=/none", "--model=/none: there is no such folder; "),
+        ("evaluate --model=/none.keras", "--model=/none.keras: there is no such file; "),
         ("export --io=int8", "--io=int8: expected float, "),
         ("compare one", "RUN=one: expected two runs or more"),
         ("corrupt --levels=many", "--levels=many: expected numbers such as "),
@@ -81,3 +82,42 @@ def test_names_that_flags_know_are_of_what_is_there():
     assert (".keras", *runtimes.RUNTIMES) == FILES
     assert conversion._MAKERS.keys() == SUFFIXES.keys()
     assert listings._FINDERS.keys() == {*FORMS}
+
+
+AT_ONCE = """
+import concurrent.futures
+import robust_tf.data, robust_tf.evaluation, robust_tf.models, robust_tf.perturbations
+
+asked = [
+    lambda: robust_tf.evaluation.Evaluator,
+    lambda: robust_tf.data.from_arrays,
+    lambda: robust_tf.models.MedianFilter,
+    lambda: robust_tf.perturbations.noise,
+]
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    print(*(one.result().__name__ for one in [pool.submit(each) for each in asked]))
+"""
+
+
+def test_threads_may_ask_for_names_at_once():
+    """TensorFlow and Keras do not survive it where two threads import them."""
+    done = subprocess.run(
+        [sys.executable, "-c", AT_ONCE], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.split() == ["Evaluator", "from_arrays", "MedianFilter", "noise"], done.stderr
+
+
+def test_our_loader_knows_our_layers_in_a_process_that_has_used_none(tmp_path):
+    models.build("mnist_cnn", (28, 28, 1), 10).save(tmp_path / "a.keras")
+    load = "import robust_tf, sys; print(robust_tf.load_model(sys.argv[1]).name)"
+    line = [sys.executable, "-c", load, str(tmp_path / "a.keras")]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "mnist_cnn", done.stderr
+
+
+def test_a_closed_standard_error_is_no_reason_to_fail(tmp_path):
+    line = f'exec "{sys.executable}" -m pipelines.run --data_source=sample --dry_run 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=120
+    )
+    assert done.returncode == 0 and "strategy = natural" in done.stdout

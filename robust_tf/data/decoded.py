@@ -48,32 +48,36 @@ def key(identity: object, files: Iterable[str | os.PathLike]) -> str:
 
 
 def read_or_make(
-    path: Path, key: Callable[[], str], shape: tuple[int, ...], make: Callable[[], Split]
+    path: Path, make_key: Callable[[], str], shape: tuple[int, ...], make: Callable[[], Split]
 ) -> Split:
     """Reads a split's file, or else decodes its images and writes it.
 
     Args:
         path: the file; its folder is made if absent.
-        key: gives the key, see `key`.
+        make_key: gives the key, see `key`.
         shape: of the images: (N, H, W, C).
         make: decodes them: a split in memory.
 
     Returns:
         The split; the same images and labels either way.
     """
-    if os.environ.get(_SWITCH, "").lower() in _OFF:
+    if os.environ.get(_SWITCH, "").strip().lower() in _OFF:
         return make()
     try:
-        own = key()
+        own = make_key()
     except OSError:
         return make()  # which says what is wrong
     with contextlib.suppress(OSError, EOFError):
-        if (found := _read(path, own, shape)) is not None:
+        if path.is_file() and (found := _read(path, own, shape)) is not None:
             return found
     split = make()
     # Of files that were replaced while they were decoded, nothing is written.
     with contextlib.suppress(OSError):
-        if split.images.shape == shape and _may_write(path, split.bytes_in_memory) and own == key():
+        if (
+            split.images.shape == shape
+            and _may_write(path, split.bytes_in_memory)
+            and own == make_key()
+        ):
             path.parent.mkdir(exist_ok=True)
             _write(path, own, split)
     return split
@@ -112,6 +116,8 @@ def _write(path: Path, own: str, split: Split) -> None:
 
 def _may_write(path: Path, size: int) -> bool:
     """Whether there is room, and a folder that some may write, if this process is of root."""
+    if path.exists() and not path.is_file():
+        return False
     folder = path.parent if path.parent.exists() else path.parent.parent
     is_open = os.access(folder, os.W_OK | os.X_OK) and folder.stat().st_mode & 0o222
     return bool(is_open) and shutil.disk_usage(folder).free > 2 * size
