@@ -24,10 +24,11 @@ from tests.helpers import ROOT, carry_out, command_line, short, weights
 # Files that take half a minute or more come first, the longest before the others, so that no
 # worker is left with one at the end.
 LONG = (
-    "test_ray", "test_cifar10", "test_pipeline", "test_sweeps", "test_training",
-    "test_standardization", "test_benchmarks", "test_compact", "test_transfer_runs",
-    "test_readme", "test_uploads", "test_commands_at_urls", "test_distribution",
-    "test_clean_processes", "test_mixtures",
+    "test_ray", "test_pipeline", "test_own_networks", "test_sweeps", "test_benchmarks",
+    "test_mixtures", "test_readme", "test_notebook_api", "test_cifar10", "test_standardization",
+    "test_compact", "test_runs", "test_perturbations", "test_report", "test_clean_processes",
+    "test_transfer_runs", "test_applications", "test_your_own", "test_comparison", "test_training",
+    "test_uploads", "test_commands_at_urls", "test_distribution",
 )  # fmt: skip
 
 

@@ -320,7 +320,9 @@ def test_what_cannot_be_certified(in_process, exported, model, small, tmp_path):
     ):
         done = in_process(f"--model={exported}", *flags, pipeline="pipelines.certify")
         check_one_line(done, 2, message)
-    gone = in_process("--accept=0.9", "--sensor=gone.toml", pipeline="pipelines.certify")
+    gone = in_process(
+        f"--model={exported}", "--accept=0.9", "--sensor=gone.toml", pipeline="pipelines.certify"
+    )
     check_one_line(gone, 1, "--sensor=gone.toml: it cannot be read")
     colour = OfSensor(Sensor.read(tmp_path / "colour.toml"))
     with pytest.raises(InvalidArgument, match="colour, filter=RGGB: expected filter=mono"):

@@ -23,7 +23,7 @@ from robust_tf.errors import InvalidArgument, Unavailable
 from robust_tf.evaluation import Evaluator, Natural, Recorded
 from robust_tf.perturbations import Perturbation
 from robust_tf.studies import confusions, sensor_map
-from robust_tf.training import STRATEGIES, Adam, Constant, Recipe, fit
+from robust_tf.training import STRATEGIES, Adam, Constant, Recipe, fit, retained
 from tests.helpers import ROOT, assert_same_weights, carry_out, check_one_line, short
 from tests.test_data import load_tiny
 from tests.test_data import no_network as no_network
@@ -135,7 +135,7 @@ def test_a_tfds_dataset_that_does_not_fit_is_on_disk(tiny, no_network, monkeypat
         data.train.bytes_at(range(29)), expected.train.bytes_at(range(29))
     )
     folder = tiny / "tiny_shapes" / "1.0.0" / "robust_tf"
-    assert sorted(os.listdir(folder)) == ["test", "train"]
+    assert sorted(each.name for each in folder.iterdir() if each.is_dir()) == ["test", "train"]
     assert len(np.load(folder / "train" / "images.npy", mmap_mode="r")) == 30
 
     def never(*_):
@@ -173,7 +173,7 @@ def test_tfds_data_that_were_made_anew_are_prepared_anew(tiny, no_network):
     shutil.rmtree(files / "robust_tf" / "train")
     with pytest.raises(Unavailable, match="^data_dir=.*split train of tiny_shapes"):
         load_tiny(tiny, memory_budget=NOTHING)
-    assert os.listdir(files / "robust_tf") == ["test"]
+    assert [each.name for each in (files / "robust_tf").iterdir() if each.is_dir()] == ["test"]
 
 
 def test_a_place_that_cannot_be_written_has_one_in_the_cache(tmp_path, monkeypatch):
@@ -356,15 +356,15 @@ def test_free_memory_without_proc(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("room", "kept"), [(4 * 23 * 60, True), (4 * 23 * 60 - 1, False)])
 def test_perturbed_images_are_kept_where_there_is_room(both, room, kept, monkeypatch):
-    made = []
+    made, empty = [], retained.empty
     monkeypatch.setattr(
-        "robust_tf.training.batches.np.empty", lambda *args: made.append(args) or np.zeros(*args)
+        retained, "empty", lambda shape, dtype: made.append(dtype) or empty(shape, dtype)
     )
     split = dataclasses.replace(both[0], room=room)
     strategy = Constant(perturbation=Perturbation("stuck", 2))
     recipe = Recipe(epochs=2, batch_size=10)
     found = list(strategy.prepare(split, keras.Sequential, recipe).batches)
-    assert bool(made) == kept
+    assert (np.float32 in made) == kept
     expected = list(strategy.prepare(both[1], keras.Sequential, recipe).batches)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one[0], other[0])
