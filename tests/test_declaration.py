@@ -297,3 +297,12 @@ def test_a_setting_that_none_of_a_sweeps_models_has_is_refused(given, cells):
     planned = tasks.plan([*models, Cell("mnist", having[name])], given, {"mnist": MNIST})
     values = [settings.flatten(task.run).get(name) for task in planned]
     assert values.count(given[name]) == 1
+
+
+@pytest.mark.parametrize("names", [("cat",), ("",), ("a,b",)])
+@pytest.mark.parametrize("strategy", ["natural", "constant"])
+def test_one_class_leaves_nothing_to_learn(names, strategy):
+    data = dataclasses.replace(fake_data(3, 20), label_names=names)
+    perturb = {} if strategy == "natural" else {"perturb": "hot"}
+    with pytest.raises(InvalidArgument, match=r"^dataset=d: expected two classes or more; there"):
+        runs.resolve(data, strategy=strategy, **perturb)

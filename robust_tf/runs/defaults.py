@@ -95,6 +95,9 @@ def resolve(data: Data, *, loosely: Collection[str] = (), **given: Any) -> Run:
     given = check(given, loosely)
     if not len(data.train):
         raise InvalidArgument("dataset", data.name, "training images; all of it is for testing")
+    if len(data.label_names) < 2:
+        expected = f"two classes or more; there is {', '.join(data.label_names) or 'none'} alone"
+        raise InvalidArgument("dataset", data.name, expected)
     known: dict[str, Any] = {
         "dataset": data.name,
         "data_source": data.source,
